@@ -1,0 +1,76 @@
+//! Every limit on what comes from outside, in one place. Each has a test one above it beside the code that checks it.
+
+/// Largest header part of one frame on the wire: everything but slice bytes. Bytes.
+pub const FRAME_HEADER_MAX: usize = 1 << 20;
+/// Largest payload of one frame: one slice, or a batch of small ones. Bytes.
+pub const FRAME_PAYLOAD_MAX: usize = 4 << 20;
+/// Largest slice. Bytes.
+pub const SLICE_MAX: u32 = 4 << 20;
+/// Smallest slice, and the unit of slice lengths: one BLAKE3 chunk. Bytes.
+pub const SLICE_UNIT: u32 = 1 << 10;
+/// Width of one tile: a stripe is coded in rows of `data` tiles. Bytes.
+pub const TILE: u32 = 64 << 10;
+/// Most slots of one contract; the code works over GF(2^8) and a slot is one byte.
+pub const SLOTS_MAX: usize = 255;
+/// Most leaves of one lane tree.
+pub const LANE_LEAVES_MAX: u64 = 1 << 40;
+/// Largest plain chunk, and so the most that one sealed chunk may decompress to. Bytes.
+pub const CHUNK_MAX: u32 = 4 << 20;
+/// Largest sealed chunk: a plain chunk that did not compress, with header and tag. Bytes.
+pub const SEALED_CHUNK_MAX: u32 = CHUNK_MAX + 256;
+/// Largest sealed catalog head or repair index reference in a commit. Bytes.
+pub const COMMIT_HEAD_MAX: usize = 256;
+/// Blobs up to this size live in their catalog entry. Bytes.
+pub const INLINE_BLOB_MAX: usize = 1 << 10;
+/// Longest blob path. Bytes of UTF-8.
+pub const PATH_MAX: usize = 4096;
+/// Most leaves appended or dropped by one commit.
+pub const COMMIT_CHANGES_MAX: usize = 8192;
+/// Most commits in the chain that a seeder is shown to reach a newer one.
+pub const COMMIT_CHAIN_MAX: usize = 64;
+/// Deepest owner policy.
+pub const POLICY_DEPTH_MAX: usize = 8;
+/// Most nodes in an owner policy.
+pub const POLICY_NODES_MAX: usize = 64;
+/// Most witnesses of one transaction.
+pub const WITNESSES_MAX: usize = 64;
+/// Longest hash-lock preimage. Bytes.
+pub const PREIMAGE_MAX: usize = 64;
+/// Largest encoded transaction. Bytes.
+pub const TX_MAX: usize = 128 << 10;
+/// Most transactions of one block.
+pub const BLOCK_TXS_MAX: usize = 1024;
+/// Most epoch proofs of one block.
+pub const BLOCK_PROOFS_MAX: usize = 4096;
+/// Largest encoded block. Bytes.
+pub const BLOCK_MAX: usize = 1 << 20;
+/// How far ahead of the chain's height a transaction may expire. Blocks.
+pub const TX_LIFETIME_MAX: u64 = 100_000;
+/// Most samples of one epoch proof: ordinary ones and those aimed at suspect lanes.
+pub const PROOF_SAMPLES_MAX: usize = 8 + 64;
+/// Largest opaque capacity sketch of one epoch proof. Bytes.
+pub const PROOF_CAPACITY_MAX: usize = 1024;
+/// Most addresses a seeder announces.
+pub const ADDRESSES_MAX: usize = 8;
+/// Longest announced address. Bytes.
+pub const ADDRESS_MAX: usize = 256;
+/// Longest region label. Bytes.
+pub const REGION_MAX: usize = 16;
+/// Most slices in one batch message.
+pub const BATCH_SLICES_MAX: usize = 1024;
+/// Most blocks in one answer.
+pub const BLOCKS_PAGE_MAX: usize = 256;
+/// Most records in one page of a list.
+pub const PAGE_MAX: usize = 1024;
+/// Largest key of a state record. Bytes.
+pub const STATE_KEY_MAX: usize = 128;
+/// Largest value of a state record. Bytes.
+pub const STATE_VALUE_MAX: usize = 256 << 10;
+/// Largest piece of a ledger snapshot in one answer. Bytes.
+pub const SNAPSHOT_PIECE_MAX: usize = 1 << 20;
+/// Most validators of one set.
+pub const VALIDATORS_MAX: usize = 128;
+/// Most accounts that a genesis endows.
+pub const ENDOWMENTS_MAX: usize = 1024;
+/// Longest text in a message for people. Bytes of UTF-8.
+pub const TEXT_MAX: usize = 1024;
