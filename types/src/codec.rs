@@ -53,6 +53,7 @@ macro_rules! tagged {
 
 /// Why bytes are not an encoding of the type asked for. The sender is at fault, or the file is damaged.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the message of each variant names its fields")]
 pub enum DecodeError {
     /// Larger than the limit of the type.
     #[error("{name} of {len} bytes is larger than the limit of {max}")]
