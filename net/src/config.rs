@@ -1,0 +1,153 @@
+//! What a node is started with, and every number that bounds it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallow_types::contract::Address;
+use tallow_types::sign::Keypair;
+use zeroize::Zeroizing;
+
+use crate::transport::Service;
+
+/// What a node is started with.
+pub struct Config {
+    pub(crate) seed: Zeroizing<[u8; 32]>,
+    /// Where to listen, as multiaddrs; port 0 takes a free one. Empty for a node that only calls.
+    pub listen: Vec<Address>,
+    /// Who answers calls. `None` for a node that only calls: it opens no protocol at all to others.
+    pub service: Option<Arc<dyn Service>>,
+    /// Limits and times.
+    pub tuning: Tuning,
+}
+
+impl Config {
+    /// A node that only calls, under the identity of `keypair`.
+    #[must_use]
+    pub fn new(keypair: &Keypair) -> Self {
+        Self { seed: keypair.seed(), listen: Vec::new(), service: None, tuning: Tuning::default() }
+    }
+
+    /// Listens there, too.
+    #[must_use]
+    pub fn listen(mut self, address: Address) -> Self {
+        self.listen.push(address);
+        self
+    }
+
+    /// Answers calls with this service.
+    #[must_use]
+    pub fn service(mut self, service: Arc<dyn Service>) -> Self {
+        self.service = Some(service);
+        self
+    }
+
+    /// Takes other limits and times.
+    #[must_use]
+    pub fn tuning(mut self, tuning: Tuning) -> Self {
+        self.tuning = tuning;
+        self
+    }
+}
+
+/// Limits and times. The defaults suit a node on the internet with 12 to 50 busy peers.
+///
+/// Memory: a server holds at most `memory` bytes of requests and answers in all, plus some 0.5 MiB a stream (Yamux
+/// window and buffers), of which a peer has at most `peer_streams_max`, of at most `connections_max` connections. A
+/// caller holds what its own calls hold, plus for each stream at most the answers that it asked for, at most the
+/// credit that the server gave (and `credit_max` whatever it gave).
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// No byte either way for this long while something is outstanding: the peer is silent.
+    pub idle: Duration,
+    /// Only signs of life, but no byte of a message, for this long (beyond the wait that the request asks for): the
+    /// peer is stuck.
+    pub patience: Duration,
+    /// How often a server shows that it lives while it works.
+    pub alive: Duration,
+    /// The longest that one frame may take on its way: the slowest link that is served. 4 MiB in ten minutes are 7 KiB/s.
+    pub frame_time: Duration,
+    /// How long connecting and opening a stream may take.
+    pub connect: Duration,
+    /// After a peer could not be reached, calls to it fail at once for this long, doubled each time.
+    pub backoff_min: Duration,
+    /// The longest such time.
+    pub backoff_max: Duration,
+    /// Streams that a caller opens to one peer, at least 1: the first for small messages, the others for bulk.
+    pub streams: usize,
+    /// Bytes of outstanding requests and their answers that a server takes on one stream.
+    pub credit: u32,
+    /// The most credit that a caller makes use of, whatever the server gives.
+    pub credit_max: u32,
+    /// Most requests outstanding on one stream.
+    pub outstanding_max: usize,
+    /// Most streams that one peer may open here.
+    pub peer_streams_max: usize,
+    /// Most requests of one peer served at once; others wait.
+    pub peer_serving_max: usize,
+    /// Most requests served at once in all; others wait.
+    pub serving_max: usize,
+    /// Bytes of requests and answers held at once in all; reading waits.
+    pub memory: usize,
+    /// Most connections.
+    pub connections_max: u32,
+    /// Most connections with one peer: one each way, and one being replaced.
+    pub peer_connections_max: u32,
+    /// Most connections not yet authenticated, each way.
+    pub pending_connections_max: u32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(10),
+            patience: Duration::from_secs(120),
+            alive: Duration::from_secs(1),
+            frame_time: Duration::from_secs(600),
+            connect: Duration::from_secs(10),
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(5),
+            streams: 3,
+            credit: 16 << 20,
+            credit_max: 64 << 20,
+            outstanding_max: 128,
+            peer_streams_max: 16,
+            peer_serving_max: 64,
+            serving_max: 512,
+            memory: 256 << 20,
+            connections_max: 512,
+            peer_connections_max: 4,
+            pending_connections_max: 64,
+        }
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Somebody else listens there.
+    #[error("{address} is in use by another program: stop it, or choose another port (0 takes a free one)")]
+    PortInUse {
+        /// Where.
+        address: String,
+    },
+    /// The system does not let us listen there.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// Not a multiaddr.
+    #[error("\"{address}\" is not an address like /ip4/127.0.0.1/tcp/4001")]
+    BadAddress {
+        /// What was given.
+        address: String,
+    },
+    /// The encryption layer refused the identity.
+    #[error("cannot use this identity: {reason}")]
+    Identity {
+        /// What it said.
+        reason: String,
+    },
+}
