@@ -115,6 +115,8 @@ domains! {
     MASK_SLICE = "tallow v1 mask slice";
     /// Key of the catalog head in a commit.
     CATALOG_HEAD = "tallow v1 catalog head";
+    /// Key of the repair head in a commit.
+    REPAIR_HEAD = "tallow v1 repair head";
     /// Digest of the sealed bytes of a stripe, in the upload journal.
     STRIPE_DIGEST = "tallow v1 stripe digest";
     /// Key of the local wallet file.

@@ -24,6 +24,24 @@ pub const COMMIT_HEAD_MAX: usize = 256;
 pub const INLINE_BLOB_MAX: usize = 1 << 10;
 /// Longest blob path. Bytes of UTF-8.
 pub const PATH_MAX: usize = 4096;
+/// Longest component of a blob path. Bytes of UTF-8; what common file systems take.
+pub const PATH_COMPONENT_MAX: usize = 255;
+/// Longest target of a symbolic link. Bytes.
+pub const LINK_TARGET_MAX: usize = 4096;
+/// Most chunks that a catalog entry names itself; a larger blob names lists of chunks.
+pub const ENTRY_CHUNKS_MAX: usize = 4096;
+/// Most chunks that one list of chunks names.
+pub const CHUNK_LIST_MAX: usize = 16 << 10;
+/// Most lists of chunks that a catalog entry names.
+pub const ENTRY_LISTS_MAX: usize = 4096;
+/// Largest encoded catalog or repair record. Bytes.
+pub const RECORD_MAX: usize = 64 << 20;
+/// Largest piece of a record, a chunk of its own. Bytes.
+pub const RECORD_PIECE_MAX: usize = 1 << 20;
+/// Most pieces of a record.
+pub const RECORD_PIECES_MAX: usize = RECORD_MAX / RECORD_PIECE_MAX;
+/// Most changes, entries or stripes of one record.
+pub const RECORD_CHANGES_MAX: usize = 1 << 20;
 /// Most leaves appended or dropped by one commit.
 pub const COMMIT_CHANGES_MAX: usize = 8192;
 /// Most commits in the chain that a seeder is shown to reach a newer one.
