@@ -123,6 +123,8 @@ domains! {
     WALLET_FILE = "tallow v1 wallet file";
     /// Check value of the local wallet file.
     WALLET_CHECK = "tallow v1 wallet check";
+    /// Digest over the local wallet file, to tell damage from a wrong password.
+    WALLET_DIGEST = "tallow v1 wallet digest";
     /// Reference of a chunk in the local cache.
     LOCAL_CACHE = "tallow v1 local cache";
 }
