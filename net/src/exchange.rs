@@ -89,6 +89,12 @@ impl Rule {
         }
     }
 
+    /// Whether a response is of the kind asked for.
+    #[must_use]
+    pub fn accepts(&self, response: &Response) -> bool {
+        (self.accepts)(response)
+    }
+
     /// Takes an answer for what it is.
     ///
     /// # Errors
@@ -97,7 +103,7 @@ impl Rule {
         if let Response::Failed(fault) = reply.response {
             return Err(fault);
         }
-        if !(self.accepts)(&reply.response) {
+        if !self.accepts(&reply.response) {
             return Err(garbage("the peer answered with another kind of message"));
         }
         if reply.payload.len() > self.answer_payload {
@@ -115,6 +121,42 @@ impl Rule {
         }
         Ok(reply)
     }
+}
+
+/// Checks the size of a request before it is sent, and again before it is taken.
+pub(crate) fn check_request(rule: &Rule, header: &[u8], payload: &[u8]) -> Result<(), Fault> {
+    if header.len() > FRAME_HEADER_MAX {
+        return Err(malformed(format!("the request is {} bytes, limit {FRAME_HEADER_MAX}", header.len())));
+    }
+    check_request_payload(rule, payload.len())
+}
+
+/// Checks the payload of a request against the limit of its kind.
+pub(crate) fn check_request_payload(rule: &Rule, length: usize) -> Result<(), Fault> {
+    if length > rule.request_payload {
+        let limit = rule.request_payload;
+        return Err(malformed(format!("the request carries {length} bytes, its kind may carry {limit}")));
+    }
+    Ok(())
+}
+
+/// The service's reply and its encoding; an `Internal` fault in its place if it breaks the limits of its kind, which
+/// the caller would take for an attack.
+pub(crate) fn within_limits(rule: &Rule, reply: Reply) -> (Reply, Vec<u8>) {
+    let header = tallow_types::encode(&reply.response);
+    if header.len() <= rule.answer_header && reply.payload.len() <= rule.answer_payload {
+        return (reply, header);
+    }
+    let text =
+        format!("the answer has {} + {} bytes, more than its kind may", header.len(), reply.payload.len());
+    let response = Response::Failed(Fault::new(Code::Internal, text));
+    let header = tallow_types::encode(&response);
+    (Reply::new(response), header)
+}
+
+/// A call to one's own key.
+pub(crate) fn to_oneself() -> Fault {
+    Fault::new(Code::Unsupported, "this is the node itself: it does not call itself")
 }
 
 /// An answer that is none.

@@ -113,8 +113,10 @@ mod tests {
         }
         let hashed = libp2p::multihash::Multihash::<64>::wrap(0x12, &[7; 32]).expect("fits");
         assert_eq!(public_key(&PeerId::from_multihash(hashed).expect("a name")), None);
-        let not_a_point = PublicKey::new([0xff; 32]);
-        assert_eq!(peer_id(&not_a_point), None);
+        assert!(
+            (0..=255).any(|byte| peer_id(&PublicKey::new([byte; 32])).is_none()),
+            "half of all bytes are no key"
+        );
     }
 
     /// Goal: what `bootstrap` prints, `parse_bootstrap` reads. Method: round trip.
