@@ -92,3 +92,11 @@ pub const VALIDATORS_MAX: usize = 128;
 pub const ENDOWMENTS_MAX: usize = 1024;
 /// Longest text in a message for people. Bytes of UTF-8.
 pub const TEXT_MAX: usize = 1024;
+/// Most money that a network may ever hold. Leaves room below 2^128 for a product with a factor and a share.
+pub const SUPPLY_MAX: u128 = 1 << 100;
+/// Largest room of one lane. Bytes.
+pub const ROOM_MAX: u64 = 1 << 60;
+/// Recent write leases that a contract remembers, so that commits made under them can still be posted.
+pub const LEASES_KEPT: usize = 8;
+/// Expired idempotency keys that one block forgets at most; more than a block adds, so that none are left over.
+pub const FORGET_PER_BLOCK: usize = 2 * BLOCK_TXS_MAX;
