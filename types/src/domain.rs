@@ -75,6 +75,10 @@ domains! {
     SIGN_PROOF = "tallow v1 sign epoch proof";
     /// Key of a record in the state tree.
     STATE_KEY = "tallow v1 state key";
+    /// Value or node of the state tree.
+    STATE_NODE = "tallow v1 state node";
+    /// What a transaction asks, to tell a retry from another use of its key.
+    TX_ACTION = "tallow v1 transaction action";
     /// Input of the beacon's VRF.
     BEACON_INPUT = "tallow v1 beacon input";
     /// The next beacon from the one before and a VRF output.

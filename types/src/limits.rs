@@ -100,3 +100,5 @@ pub const ROOM_MAX: u64 = 1 << 60;
 pub const LEASES_KEPT: usize = 8;
 /// Expired idempotency keys that one block forgets at most; more than a block adds, so that none are left over.
 pub const FORGET_PER_BLOCK: usize = 2 * BLOCK_TXS_MAX;
+/// Largest proof that a record is, or is not, in the state: 256 siblings and a leaf. Bytes.
+pub const STATE_PROOF_MAX: usize = 17 << 10;
