@@ -1,0 +1,316 @@
+//! One sealed chunk: a cut of a blob, or a piece of a record, compressed and encrypted on its own.
+//!
+//! ```text
+//! | version u8 | flags u8 | plain length u32 | nonce 24 | ciphertext | tag 16 |       flag 1: the plaintext is zstd
+//!  `------ authenticated, in the clear -----'
+//!
+//! id    = keyed BLAKE3 (id secret, plaintext)
+//! key   = CHUNK_KEY (content key | id)
+//! nonce = first 24 bytes of keyed BLAKE3 (CHUNK_NONCE (content key), the very bytes encrypted)
+//! ```
+//!
+//! Guarantees: the nonce follows from the bytes that are encrypted, so that the same chunk packed by another zstd, which
+//! is another message, has another nonce. A chunk that opens is the one its id names. It never unpacks to more than its
+//! header says, and that never is more than `CHUNK_MAX`.
+//!
+//! Does not hide: the length of the sealed bytes. Stripes do that.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use chacha20poly1305::{AeadInOut, Key, KeyInit, Tag, XChaCha20Poly1305, XNonce};
+use tallow_types::domain;
+use tallow_types::limits::{CHUNK_MAX, SEALED_CHUNK_MAX};
+use tallow_types::unit::LeafIndex;
+use zeroize::Zeroizing;
+
+use crate::keys::ChunkKeys;
+
+const VERSION: u8 = 1;
+const FLAG_ZSTD: u8 = 1;
+const AAD_LEN: usize = 6;
+pub(crate) const NONCE_LEN: usize = 24;
+pub(crate) const TAG_LEN: usize = 16;
+const HEADER_LEN: usize = AAD_LEN + NONCE_LEN;
+
+/// What sealing adds to a chunk that does not compress. Bytes.
+pub const CHUNK_OVERHEAD: u32 = 46;
+const _: () = assert!(CHUNK_OVERHEAD as usize == HEADER_LEN + TAG_LEN);
+const _: () = assert!(CHUNK_MAX + CHUNK_OVERHEAD <= SEALED_CHUNK_MAX);
+
+/// zstd's own default, a good trade on one core.
+pub const DEFAULT_LEVEL: i32 = 3;
+
+/// Names a chunk by its plaintext, under the owner's secret: equal chunks of one account have equal ids, and nobody else
+/// can tell what an id is of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+pub struct ChunkId([u8; 32]);
+
+impl ChunkId {
+    /// From raw bytes, as a cache holds them.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The raw bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for ChunkId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "ChunkId({a:02x}{b:02x}{c:02x}{d:02x})")
+    }
+}
+
+/// Where a sealed chunk is, and what it must open to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize)]
+pub struct ChunkRef {
+    /// Its id.
+    pub id: ChunkId,
+    /// The stripe that holds it, by the position of its leaf.
+    pub leaf: LeafIndex,
+    /// Where it begins in the stripe's stream. Bytes.
+    pub offset: u32,
+    /// Length of the sealed bytes.
+    pub sealed_len: u32,
+    /// Length of the plaintext.
+    pub plain_len: u32,
+}
+
+impl ChunkRef {
+    /// Length of its encoding in bytes.
+    pub const LEN: usize = 52;
+
+    /// Whether its lengths are inside their limits. Every decoded one is.
+    #[must_use]
+    pub const fn is_well_formed(&self) -> bool {
+        self.plain_len > 0
+            && self.plain_len <= CHUNK_MAX
+            && self.sealed_len > CHUNK_OVERHEAD
+            && self.sealed_len <= self.plain_len + CHUNK_OVERHEAD
+            && self.offset.checked_add(self.sealed_len).is_some()
+    }
+}
+
+impl BorshDeserialize for ChunkRef {
+    fn deserialize_reader<R: std::io::Read>(reader: &mut R) -> std::io::Result<Self> {
+        let found = Self {
+            id: ChunkId::deserialize_reader(reader)?,
+            leaf: LeafIndex::deserialize_reader(reader)?,
+            offset: u32::deserialize_reader(reader)?,
+            sealed_len: u32::deserialize_reader(reader)?,
+            plain_len: u32::deserialize_reader(reader)?,
+        };
+        let bad = || std::io::Error::new(std::io::ErrorKind::InvalidData, "chunk lengths out of range");
+        found.is_well_formed().then_some(found).ok_or_else(bad)
+    }
+}
+
+/// A plaintext with the id that was made from it.
+#[derive(Clone, Copy)]
+pub struct Plain<'a> {
+    bytes: &'a [u8],
+    id: ChunkId,
+}
+
+impl Plain<'_> {
+    /// The id.
+    #[must_use]
+    pub const fn id(&self) -> ChunkId {
+        self.id
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there is nothing in it; such a chunk can't be sealed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+impl ChunkKeys {
+    /// Makes the id of a plaintext: ask with it whether the chunk is stored already, before it is sealed.
+    #[must_use]
+    pub fn identify<'a>(&self, bytes: &'a [u8]) -> Plain<'a> {
+        Plain { bytes, id: self.id_of(bytes) }
+    }
+
+    fn id_of(&self, plain: &[u8]) -> ChunkId {
+        ChunkId(*blake3::keyed_hash(&self.ids, plain).as_bytes())
+    }
+
+    fn cipher(&self, id: &ChunkId) -> XChaCha20Poly1305 {
+        let key = Zeroizing::new(domain::CHUNK_KEY.hash(&[&*self.content, &id.0]));
+        XChaCha20Poly1305::new(&Key::from(*key))
+    }
+}
+
+/// Why a chunk can't be sealed. The caller's fault: it cuts blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a chunk has 1 to {CHUNK_MAX} bytes, not {len}")]
+pub struct SealError {
+    /// How many bytes it has.
+    pub len: usize,
+}
+
+/// Seals chunks. It keeps the compressor's memory, so each worker has one of its own.
+pub struct Sealer {
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl Default for Sealer {
+    fn default() -> Self {
+        Self::new(DEFAULT_LEVEL)
+    }
+}
+
+impl Sealer {
+    /// With a zstd level. Any level opens the same; without memory for a compressor, chunks are sealed as they are.
+    #[must_use]
+    pub fn new(level: i32) -> Self {
+        Self { compressor: zstd::bulk::Compressor::new(level).ok() }
+    }
+
+    /// The sealed bytes of a chunk.
+    ///
+    /// # Errors
+    /// [`SealError`] if it is empty or too long.
+    ///
+    /// # Panics
+    /// Never: the cipher takes any chunk inside the limit.
+    pub fn seal(&mut self, keys: &ChunkKeys, plain: &Plain<'_>) -> Result<Vec<u8>, SealError> {
+        let bad_len = SealError { len: plain.bytes.len() };
+        let plain_len = u32::try_from(plain.bytes.len()).map_err(|_| bad_len)?;
+        if plain_len == 0 || plain_len > CHUNK_MAX {
+            return Err(bad_len);
+        }
+        let mut out = vec![0; HEADER_LEN + plain.bytes.len() + TAG_LEN];
+        let packed = self.pack(plain.bytes, &mut out[HEADER_LEN..]);
+        let body_len = packed.unwrap_or(plain.bytes.len());
+        if packed.is_none() {
+            out[HEADER_LEN..HEADER_LEN + body_len].copy_from_slice(plain.bytes);
+        }
+        out.truncate(HEADER_LEN + body_len + TAG_LEN);
+        let (header, rest) = out.split_at_mut(HEADER_LEN);
+        let (body, tag_out) = rest.split_at_mut(body_len);
+        let nonce = nonce_of(&keys.nonces, &[body]);
+        header[0] = VERSION;
+        header[1] = if packed.is_some() { FLAG_ZSTD } else { 0 };
+        header[2..AAD_LEN].copy_from_slice(&plain_len.to_le_bytes());
+        header[AAD_LEN..].copy_from_slice(&nonce);
+        let tag = keys
+            .cipher(&plain.id)
+            .encrypt_inout_detached(&XNonce::from(nonce), &header[..AAD_LEN], body.into())
+            .expect("a chunk is far below the cipher's limit of 256 GiB");
+        tag_out.copy_from_slice(&tag);
+        Ok(out)
+    }
+
+    /// Compresses into `out`, if that saves at least a sixteenth.
+    fn pack(&mut self, plain: &[u8], out: &mut [u8]) -> Option<usize> {
+        let worth = plain.len() - plain.len().div_ceil(16);
+        self.compressor.as_mut()?.compress_to_buffer(plain, &mut out[..worth]).ok()
+    }
+}
+
+/// A nonce that follows from the message: 24 bytes of a keyed hash over all of it.
+pub(crate) fn nonce_of(key: &[u8; 32], message: &[&[u8]]) -> [u8; NONCE_LEN] {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    for part in message {
+        hasher.update(part);
+    }
+    let mut nonce = [0; NONCE_LEN];
+    nonce.copy_from_slice(&hasher.finalize().as_bytes()[..NONCE_LEN]);
+    nonce
+}
+
+/// Why a sealed chunk doesn't open. All but a new version mean damage, or another key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message says what each field is")]
+pub enum OpenError {
+    /// It has not the length that its reference says.
+    #[error("the sealed chunk has {found} bytes, its reference says {expected}")]
+    Length { expected: u32, found: usize },
+    /// Sealed by a newer program, or damaged.
+    #[error("the chunk has version {found}, this program opens version {VERSION}")]
+    UnknownVersion { found: u8 },
+    /// A header that contradicts the reference or sets unknown flags.
+    #[error("the chunk's header is damaged")]
+    Header,
+    /// The tag doesn't fit: other bytes, another chunk, or another key.
+    #[error("the chunk is damaged or sealed with another key")]
+    Unauthentic,
+    /// Authentic, but it doesn't unpack to the length it announces.
+    #[error("the chunk does not unpack to the {plain_len} bytes that it announces")]
+    Unpack { plain_len: u32 },
+    /// Authentic, but its plaintext has another id.
+    #[error("the chunk holds other content than its id names")]
+    WrongContent,
+}
+
+impl OpenError {
+    /// Whether other bytes for the same reference may open: worth asking other seeders.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        !matches!(self, Self::Unpack { .. } | Self::WrongContent)
+    }
+}
+
+/// Opens a sealed chunk, if it is the one that the reference names.
+///
+/// # Errors
+/// See [`OpenError`].
+///
+/// # Panics
+/// Never: lengths are checked first.
+pub fn open(keys: &ChunkKeys, wanted: &ChunkRef, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+    let in_limits = wanted.is_well_formed() && sealed.len() == wanted.sealed_len as usize;
+    if !in_limits {
+        return Err(OpenError::Length { expected: wanted.sealed_len, found: sealed.len() });
+    }
+    let (header, rest) = sealed.split_at(HEADER_LEN);
+    let (body, tag) = rest.split_at(rest.len() - TAG_LEN);
+    let (aad, nonce) = header.split_at(AAD_LEN);
+    if aad[0] != VERSION {
+        return Err(OpenError::UnknownVersion { found: aad[0] });
+    }
+    let is_packed = aad[1] == FLAG_ZSTD;
+    if aad[1] & !FLAG_ZSTD != 0 || aad[2..] != wanted.plain_len.to_le_bytes() {
+        return Err(OpenError::Header);
+    }
+    let mut body = body.to_vec();
+    let nonce: [u8; NONCE_LEN] = nonce.try_into().expect("split at its length");
+    let tag: [u8; TAG_LEN] = tag.try_into().expect("split at its length");
+    keys.cipher(&wanted.id)
+        .decrypt_inout_detached(&XNonce::from(nonce), aad, body.as_mut_slice().into(), &Tag::from(tag))
+        .map_err(|_| OpenError::Unauthentic)?;
+    let plain_len = wanted.plain_len as usize;
+    let plain = if is_packed { unpack(&body, plain_len) } else { Some(body) };
+    let plain = plain
+        .filter(|plain| plain.len() == plain_len)
+        .ok_or(OpenError::Unpack { plain_len: wanted.plain_len })?;
+    if blake3::keyed_hash(&keys.ids, &plain) == blake3::Hash::from_bytes(wanted.id.0) {
+        Ok(plain)
+    } else {
+        Err(OpenError::WrongContent)
+    }
+}
+
+/// Decompresses into exactly the memory that was announced; a bomb has nowhere to grow.
+fn unpack(packed: &[u8], plain_len: usize) -> Option<Vec<u8>> {
+    let mut plain = vec![0; plain_len];
+    let written = zstd::bulk::decompress_to_buffer(packed, plain.as_mut_slice()).ok()?;
+    plain.truncate(written);
+    Some(plain)
+}
+
+#[cfg(test)]
+mod tests;
