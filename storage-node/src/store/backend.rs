@@ -1,0 +1,299 @@
+//! Where the store keeps its bytes: segment files and the file of the index, behind two small traits.
+//!
+//! # What an implementation guarantees
+//! * *Sync*: what was written to a segment before [`SegmentFile::sync`] returns survives a crash, its length included.
+//! * *Names*: segments created or removed before [`Backend::sync_names`] returns stay so after a crash.
+//! * Nothing else: a write, a name or an index page that was not synced may survive a crash, vanish, or survive in
+//!   part. The tests run the store on a backend that makes the worst of this.
+
+use std::fmt::Debug;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{BackendError, StorageBackend};
+use rustix::fs::{FallocateFlags, fallocate};
+
+/// The ordinal of a segment; never used twice in one store.
+pub type SegmentId = u64;
+
+/// The files of one store.
+pub trait Backend: Debug + Send + Sync + 'static {
+    /// Opens the file of the index, empty if there was none.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn open_index(&self) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// Whether there is an index.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn has_index(&self) -> io::Result<bool>;
+
+    /// Puts the index aside, so that the next open starts an empty one.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn retire_index(&self) -> io::Result<()>;
+
+    /// All segments, in order.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn segments(&self) -> io::Result<Vec<SegmentId>>;
+
+    /// Creates a segment of `length` bytes with its blocks taken, so that later writes can't run out of disk. Leaves
+    /// nothing behind on failure.
+    ///
+    /// # Errors
+    /// Whatever the file system says; a full disk as [`io::ErrorKind::StorageFull`].
+    fn create(&self, id: SegmentId, length: u64) -> io::Result<Arc<dyn SegmentFile>>;
+
+    /// Opens a segment.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn open(&self, id: SegmentId) -> io::Result<Arc<dyn SegmentFile>>;
+
+    /// Removes a segment.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn remove(&self, id: SegmentId) -> io::Result<()>;
+
+    /// Makes creations and removals durable.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn sync_names(&self) -> io::Result<()>;
+
+    /// Bytes that the file system still has for this store.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn free(&self) -> io::Result<u64>;
+}
+
+/// One segment file.
+pub trait SegmentFile: Debug + Send + Sync {
+    /// Its length. Bytes.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Fills `out` from an offset.
+    ///
+    /// # Errors
+    /// Whatever the file system says; a file too short as [`io::ErrorKind::UnexpectedEof`].
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// Writes at an offset.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// Whatever the file system says. The file must not be trusted with more writes after it.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Turns a range into zeros and gives its blocks back.
+    ///
+    /// # Errors
+    /// Whatever the file system says; [`io::ErrorKind::Unsupported`] where it has no holes.
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
+}
+
+/// The backend that seeders use: a directory.
+///
+/// ```text
+/// <dir>/index.redb
+/// <dir>/segments/0000000000000001.segment
+/// ```
+#[derive(Debug)]
+pub struct Directory {
+    root: PathBuf,
+    segments: PathBuf,
+}
+
+const INDEX: &str = "index.redb";
+const SUFFIX: &str = ".segment";
+
+impl Directory {
+    /// Opens the directory, made if it isn't there.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        let segments = root.join("segments");
+        std::fs::create_dir_all(&segments)?;
+        Ok(Self { root: root.to_owned(), segments })
+    }
+
+    fn path(&self, id: SegmentId) -> PathBuf {
+        self.segments.join(format!("{id:016}{SUFFIX}"))
+    }
+}
+
+impl Backend for Directory {
+    fn open_index(&self) -> io::Result<Box<dyn StorageBackend>> {
+        let path = self.root.join(INDEX);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let backend = redb::backends::FileBackend::new(file).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => {
+                io::Error::new(io::ErrorKind::ResourceBusy, "another process has the index open")
+            }
+            other => io::Error::other(other),
+        })?;
+        Ok(Box::new(backend))
+    }
+
+    fn has_index(&self) -> io::Result<bool> {
+        match std::fs::metadata(self.root.join(INDEX)) {
+            Ok(metadata) => Ok(metadata.len() > 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn retire_index(&self) -> io::Result<()> {
+        let from = self.root.join(INDEX);
+        let free = (0u32..).map(|n| self.root.join(format!("{INDEX}.old-{n}"))).find(|path| !path.exists());
+        match std::fs::rename(from, free.expect("there are fewer than 2^32 files")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    fn segments(&self) -> io::Result<Vec<SegmentId>> {
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(&self.segments)? {
+            let name = entry?.file_name();
+            // A stranger's file is left alone: only names that this store gives are segments.
+            let id = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+            ids.extend(id.and_then(|id| id.parse::<SegmentId>().ok()));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    fn create(&self, id: SegmentId, length: u64) -> io::Result<Arc<dyn SegmentFile>> {
+        let path = self.path(id);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let allocated = match fallocate(&file, FallocateFlags::empty(), 0, length) {
+            // A file system without fallocate still stores; it may run out of disk while a record is written.
+            Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(length),
+            other => other.map_err(io::Error::from),
+        };
+        if let Err(error) = allocated {
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
+        Ok(Arc::new(PlainFile(file)))
+    }
+
+    fn open(&self, id: SegmentId) -> io::Result<Arc<dyn SegmentFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.path(id))?;
+        Ok(Arc::new(PlainFile(file)))
+    }
+
+    fn remove(&self, id: SegmentId) -> io::Result<()> {
+        std::fs::remove_file(self.path(id))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.segments)?.sync_all()?;
+        File::open(&self.root)?.sync_all()
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.segments)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+#[derive(Debug)]
+struct PlainFile(File);
+
+impl SegmentFile for PlainFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(out, offset)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        Ok(fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)?)
+    }
+}
+
+/// Hands a boxed index file to the database, which wants a sized type.
+#[derive(Debug)]
+pub(crate) struct IndexFile(pub(crate) Box<dyn StorageBackend>);
+
+impl StorageBackend for IndexFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.query_lock_range(start, end)
+    }
+}
