@@ -51,10 +51,11 @@ impl Config {
 
 /// Limits and times. The defaults suit a node on the internet with 12 to 50 busy peers.
 ///
-/// Memory: a server holds at most `memory` bytes of requests and answers in all, plus some 0.5 MiB a stream (Yamux
-/// window and buffers), of which a peer has at most `peer_streams_max`, of at most `connections_max` connections. A
-/// caller holds what its own calls hold, plus for each stream at most the answers that it asked for, at most the
-/// credit that the server gave (and `credit_max` whatever it gave).
+/// Memory: a server holds at most `memory` bytes of requests and answers in all and `peer_memory` of one peer. Beside
+/// that, each stream may hold one header (1 MiB) and its Yamux window (256 KiB at first; it grows with what is really
+/// read); a peer has at most `peer_streams_max` of them, and there are at most `connections_max` connections. A caller
+/// holds what its own calls hold, and of answers at most those it asked for: on each stream at most the credit that
+/// the server gave, and `credit_max` whatever it gave.
 #[derive(Clone, Debug)]
 pub struct Tuning {
     /// No byte either way for this long while something is outstanding: the peer is silent.
@@ -66,7 +67,7 @@ pub struct Tuning {
     pub alive: Duration,
     /// The longest that one frame may take on its way: the slowest link that is served. 4 MiB in ten minutes are 7 KiB/s.
     pub frame_time: Duration,
-    /// How long connecting and opening a stream may take.
+    /// How long connecting may take, and how long opening a stream after that.
     pub connect: Duration,
     /// After a peer could not be reached, calls to it fail at once for this long, doubled each time.
     pub backoff_min: Duration,
@@ -86,6 +87,8 @@ pub struct Tuning {
     pub peer_serving_max: usize,
     /// Most requests served at once in all; others wait.
     pub serving_max: usize,
+    /// Bytes of requests and answers of one peer held at once; reading waits.
+    pub peer_memory: usize,
     /// Bytes of requests and answers held at once in all; reading waits.
     pub memory: usize,
     /// Most connections.
@@ -113,6 +116,7 @@ impl Default for Tuning {
             peer_streams_max: 16,
             peer_serving_max: 64,
             serving_max: 512,
+            peer_memory: 64 << 20,
             memory: 256 << 20,
             connections_max: 512,
             peer_connections_max: 4,

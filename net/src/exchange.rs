@@ -55,6 +55,11 @@ impl Rule {
         Self { answer_payload, ..Self::small(accepts) }
     }
 
+    /// The rule for bytes that are no request: nothing but a fault answers them.
+    pub(crate) const fn nothing() -> Self {
+        Self::small(|_| false)
+    }
+
     /// The rule for a request.
     #[must_use]
     pub fn of(request: &Request) -> Self {

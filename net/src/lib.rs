@@ -1,7 +1,7 @@
 //! The way between nodes: who a peer is, how a request reaches it and how its answer comes back.
 //!
 //! Two implementations of one [`Transport`]: [`Node`] speaks TCP, Noise and Yamux by libp2p, [`twin::Twin`] joins any
-//! number of services in memory and injects faults from a seed. The [`wire`] module owns the bytes, [`exchange`] what
+//! number of services in memory and injects faults from a seed. Module `frame` owns the bytes, `stream` both ends of a stream, [`exchange`] what
 //! may be asked and answered in how many of them.
 //!
 //! Guarantees: the caller's key that a [`Service`] sees is the one that the connection was authenticated with; every
@@ -13,7 +13,9 @@
 
 mod config;
 pub mod exchange;
+mod frame;
 mod peer;
+mod stream;
 mod transport;
 pub mod twin;
 

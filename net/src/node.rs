@@ -1,57 +1,123 @@
 //! A node on a real network: libp2p over TCP, Noise and Yamux.
+//!
+//! One task drives the swarm (`swarm`): it listens, dials, and keeps the connections. Calls go over a few streams to
+//! each peer, opened when first needed and again when they break (`links`). Each stream has one task at either end.
+//!
+//! Guarantees: as [`Transport`] says. A fixed port that somebody else listens on is an error, not a silent share.
+//!
+//! Does not: find peers or remember them; who is called is the caller's business.
+
+mod links;
+mod swarm;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tallow_types::PublicKey;
 use tallow_types::contract::Address;
 use tallow_types::fault::Fault;
 use tallow_types::wire::Request;
+use tallow_types::{PublicKey, encode};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, StartError};
+use crate::exchange::{self, Rule};
 use crate::peer::Peer;
 use crate::transport::{Reply, Transport};
+use links::Links;
+
+/// How long `shutdown` waits for requests that write.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// A running node. Clones are the same node; it stops when `shutdown` is called or the last clone goes.
 #[derive(Clone)]
-pub struct Node {}
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    key: PublicKey,
+    addresses: Arc<Mutex<Vec<Address>>>,
+    links: Links,
+    /// Asks for an orderly end: nothing new is taken.
+    stop: CancellationToken,
+    /// Ends everything.
+    end: CancellationToken,
+    /// Streams and what they serve.
+    serving: TaskTracker,
+    /// The swarm's task.
+    swarm: TaskTracker,
+    _guards: [DropGuard; 2],
+}
 
 impl Node {
-    /// Starts listening and answering.
+    /// Starts listening and answering. Returns when it listens everywhere it should.
     ///
     /// # Errors
     /// [`StartError`] if it can't listen where it should.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let _ = config;
-        tokio::task::yield_now().await;
-        unimplemented!()
+        let stop = CancellationToken::new();
+        let end = CancellationToken::new();
+        let started = swarm::start(config, stop.clone(), end.clone()).await?;
+        let inner = Inner {
+            key: started.key,
+            addresses: started.addresses,
+            links: Links::new(started.dialer, started.tuning),
+            _guards: [stop.clone().drop_guard(), end.clone().drop_guard()],
+            stop,
+            end,
+            serving: started.serving,
+            swarm: started.swarm,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Where it listens, with the actual ports.
+    /// Where it listens, with the actual ports, without `/p2p/`.
     #[must_use]
     pub fn addresses(&self) -> Vec<Address> {
-        unimplemented!()
+        self.inner.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// This node as a peer for others.
     #[must_use]
     pub fn peer(&self) -> Peer {
-        unimplemented!()
+        Peer::new(self.inner.key, self.addresses())
     }
 
-    /// Stops listening, lets requests that write run to their end, and closes all connections.
+    /// Takes no more requests, lets those that write run to their end (for at most ten seconds), and closes all
+    /// connections. Calls fail from then on.
     pub async fn shutdown(&self) {
-        tokio::task::yield_now().await;
-        unimplemented!()
+        let inner = &self.inner;
+        inner.stop.cancel();
+        inner.serving.close();
+        if timeout(GRACE, inner.serving.wait()).await.is_err() {
+            tracing::warn!(left = inner.serving.len(), "requests were still served when the node stopped");
+        }
+        inner.end.cancel();
+        inner.swarm.close();
+        inner.swarm.wait().await;
     }
 }
 
 #[async_trait]
 impl Transport for Node {
     fn key(&self) -> PublicKey {
-        unimplemented!()
+        self.inner.key
     }
 
-    async fn call(&self, _peer: &Peer, _request: Request, _payload: Bytes) -> Result<Reply, Fault> {
-        unimplemented!()
+    async fn call(&self, peer: &Peer, request: Request, payload: Bytes) -> Result<Reply, Fault> {
+        let rule = Rule::of(&request);
+        let header = Bytes::from(encode(&request));
+        exchange::check_request(&rule, &header, &payload)?;
+        if peer.key == self.inner.key {
+            return Err(exchange::to_oneself());
+        }
+        self.inner.links.call(peer, rule, header, payload).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,324 @@
+//! The bytes on a stream. A stream belongs to the one who opened it, the *caller*; the other end is the *server*.
+//!
+//! ```text
+//! | header_len u32 | payload_len u32 | id u64 | kind u8 | header | payload |      little-endian, 17 bytes of head
+//!
+//! caller: Open                                     ... Request(id) ... Cancel(id) ...
+//! server:      Ready(credit, most requests)        ... Alive ... Answer(id) ...
+//! ```
+//! The header of `Request` and `Answer` is the tagged encoding of the message, that of `Ready` is [`Ready`]; the other
+//! kinds are heads alone. The layout's version is in the name of the protocol, [`PROTOCOL`].
+//!
+//! Guarantees: a head that breaks a limit is refused before memory is taken for what follows it. Payload goes out from
+//! where it lies, in pieces of at most 64 KiB. Every read and write within a frame ends after a time without a byte,
+//! and every frame after the longest time that a frame may take.
+//!
+//! Does not: know requests from each other (see `exchange`), multiplex (see `stream`).
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::{Bytes, BytesMut};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tallow_types::limits::{FRAME_HEADER_MAX, FRAME_PAYLOAD_MAX};
+use tallow_types::tagged;
+use tokio::time::{Instant, timeout};
+
+/// Names this layout when a stream is opened.
+pub(crate) const PROTOCOL: &str = "/tallow/frames/1";
+/// Bytes in front of each frame.
+pub(crate) const HEAD_LEN: usize = 17;
+/// Payload is handed to the stream in pieces of at most this. Bytes.
+const PIECE: usize = 64 << 10;
+/// Largest encoding of [`Ready`]. Bytes.
+const READY_MAX: usize = 64;
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// First frame of the caller.
+    Open,
+    /// First frame of the server.
+    Ready,
+    /// A request; its id is new on this stream.
+    Request,
+    /// The one answer to the request of that id.
+    Answer,
+    /// The server is at work on something.
+    Alive,
+    /// The caller has no use for the answer any more. It is answered all the same.
+    Cancel,
+}
+
+impl Kind {
+    const ALL: [Self; 6] = [Self::Open, Self::Ready, Self::Request, Self::Answer, Self::Alive, Self::Cancel];
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::Open => 1,
+            Self::Ready => 2,
+            Self::Request => 3,
+            Self::Answer => 4,
+            Self::Alive => 5,
+            Self::Cancel => 6,
+        }
+    }
+
+    /// Largest header and payload of this kind. Bytes.
+    const fn limits(self) -> (usize, usize) {
+        match self {
+            Self::Request | Self::Answer => (FRAME_HEADER_MAX, FRAME_PAYLOAD_MAX),
+            Self::Ready => (READY_MAX, 0),
+            Self::Open | Self::Alive | Self::Cancel => (0, 0),
+        }
+    }
+}
+
+/// The first bytes of a frame, within the limits of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) kind: Kind,
+    pub(crate) id: u64,
+    pub(crate) header_len: usize,
+    pub(crate) payload_len: usize,
+}
+
+impl Head {
+    fn to_bytes(self) -> [u8; HEAD_LEN] {
+        let length =
+            |length: usize| u32::try_from(length).expect("lengths are limited far below").to_le_bytes();
+        let mut bytes = [0; HEAD_LEN];
+        bytes[..4].copy_from_slice(&length(self.header_len));
+        bytes[4..8].copy_from_slice(&length(self.payload_len));
+        bytes[8..16].copy_from_slice(&self.id.to_le_bytes());
+        bytes[16] = self.kind.number();
+        bytes
+    }
+
+    fn parse(bytes: &[u8; HEAD_LEN]) -> Result<Self, FrameError> {
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let number = bytes[16];
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| kind.number() == number)
+            .ok_or(FrameError::UnknownKind { number })?;
+        let (header_len, payload_len) = (word(0) as usize, word(4) as usize);
+        let (header_max, payload_max) = kind.limits();
+        if header_len > header_max || payload_len > payload_max {
+            return Err(FrameError::TooLong { header_len, payload_len });
+        }
+        let id = u64::from(word(8)) | u64::from(word(12)) << 32;
+        Ok(Self { kind, id, header_len, payload_len })
+    }
+}
+
+/// What the server grants when a stream opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct Ready {
+    /// Units of requests and their answers outstanding at once; see `exchange::units`.
+    pub(crate) credit: u32,
+    /// Requests outstanding at once.
+    pub(crate) requests: u32,
+}
+tagged!(Ready, b"RY", 1, "stream grant", READY_MAX);
+
+/// Why a stream is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("the stream ended")]
+    Ended,
+    #[error("the stream broke: {0}")]
+    Io(#[from] io::Error),
+    #[error("the peer fell silent")]
+    Silent,
+    #[error("the peer says that it is at work, but answers nothing")]
+    Stuck,
+    #[error("the peer is too slow: one frame took longer than {0:?}")]
+    Slow(Duration),
+    #[error("the peer sent a frame of {header_len} + {payload_len} bytes, which breaks a limit")]
+    TooLong { header_len: usize, payload_len: usize },
+    #[error("the peer sent a frame of unknown kind {number}")]
+    UnknownKind { number: u8 },
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(String),
+}
+
+impl FrameError {
+    /// Whether the peer sent what nobody may send; otherwise it, or the way to it, is merely gone.
+    pub(crate) const fn is_violation(&self) -> bool {
+        matches!(self, Self::TooLong { .. } | Self::UnknownKind { .. } | Self::Protocol(_))
+    }
+}
+
+/// When bytes last moved on a stream, shared by its two directions.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    base: Instant,
+    any_us: AtomicU64,
+    message_us: AtomicU64,
+}
+
+impl Pulse {
+    pub(crate) fn new() -> Arc<Self> {
+        let base = Instant::now();
+        Arc::new(Self { base, any_us: AtomicU64::new(0), message_us: AtomicU64::new(0) })
+    }
+
+    /// Notes that a byte moved; `message` if it was part of a request or answer.
+    pub(crate) fn beat(&self, message: bool) {
+        let now = u64::try_from(self.base.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.any_us.store(now, Ordering::Relaxed);
+        if message {
+            self.message_us.store(now, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn last_byte(&self) -> Instant {
+        self.base + Duration::from_micros(self.any_us.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn last_message_byte(&self) -> Instant {
+        self.base + Duration::from_micros(self.message_us.load(Ordering::Relaxed))
+    }
+}
+
+/// Times that a stream must keep within a frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pub(crate) idle: Duration,
+    pub(crate) frame: Duration,
+}
+
+impl Pace {
+    async fn frame<T>(self, work: impl Future<Output = Result<T, FrameError>>) -> Result<T, FrameError> {
+        timeout(self.frame, work).await.unwrap_or(Err(FrameError::Slow(self.frame)))
+    }
+}
+
+/// The incoming direction of a stream.
+pub(crate) struct FrameReader<R> {
+    inner: R,
+    pulse: Arc<Pulse>,
+    pace: Pace,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    pub(crate) const fn new(inner: R, pulse: Arc<Pulse>, pace: Pace) -> Self {
+        Self { inner, pulse, pace }
+    }
+
+    /// Waits for the next frame as long as it takes; once it has begun, it must go on.
+    pub(crate) async fn head(&mut self) -> Result<Head, FrameError> {
+        let mut bytes = [0; HEAD_LEN];
+        let first = self.inner.read(&mut bytes).await?;
+        if first == 0 {
+            return Err(FrameError::Ended);
+        }
+        self.pulse.beat(false);
+        self.fill(&mut bytes[first..], false).await?;
+        Head::parse(&bytes)
+    }
+
+    /// Reads what a head announced. The memory is taken at once, so the length must have been checked.
+    pub(crate) async fn body(&mut self, length: usize) -> Result<Bytes, FrameError> {
+        let mut bytes = BytesMut::zeroed(length);
+        let pace = self.pace;
+        pace.frame(self.fill(&mut bytes, true)).await?;
+        Ok(bytes.freeze())
+    }
+
+    /// Reads past what a head announced, without keeping it.
+    pub(crate) async fn skip(&mut self, length: usize) -> Result<(), FrameError> {
+        let mut piece = vec![0; length.min(PIECE)];
+        let pace = self.pace;
+        let skipping = async {
+            let mut rest = length;
+            while rest > 0 {
+                let now = rest.min(PIECE);
+                self.fill(&mut piece[..now], true).await?;
+                rest -= now;
+            }
+            Ok(())
+        };
+        pace.frame(skipping).await
+    }
+
+    async fn fill(&mut self, bytes: &mut [u8], message: bool) -> Result<(), FrameError> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let read = timeout(self.pace.idle, self.inner.read(&mut bytes[at..])).await;
+            match read.map_err(|_| FrameError::Silent)?? {
+                0 => return Err(FrameError::Ended),
+                count => at += count,
+            }
+            self.pulse.beat(message);
+        }
+        Ok(())
+    }
+}
+
+/// The outgoing direction of a stream.
+pub(crate) struct FrameWriter<W> {
+    inner: W,
+    pulse: Arc<Pulse>,
+    pace: Pace,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    pub(crate) const fn new(inner: W, pulse: Arc<Pulse>, pace: Pace) -> Self {
+        Self { inner, pulse, pace }
+    }
+
+    /// Writes a frame without payload.
+    pub(crate) async fn bare(&mut self, kind: Kind, id: u64, header: &[u8]) -> Result<(), FrameError> {
+        self.frame(kind, id, header, &[]).await
+    }
+
+    /// Writes a frame. The payload is not copied on this side of the stream.
+    pub(crate) async fn frame(
+        &mut self,
+        kind: Kind,
+        id: u64,
+        header: &[u8],
+        payload: &[u8],
+    ) -> Result<(), FrameError> {
+        let head = Head { kind, id, header_len: header.len(), payload_len: payload.len() };
+        let mut front = Vec::with_capacity(HEAD_LEN + header.len());
+        front.extend_from_slice(&head.to_bytes());
+        front.extend_from_slice(header);
+        let message = matches!(kind, Kind::Request | Kind::Answer);
+        let pace = self.pace;
+        let writing = async {
+            for piece in front.chunks(PIECE).chain(payload.chunks(PIECE)) {
+                self.put(piece, message).await?;
+            }
+            Ok(())
+        };
+        pace.frame(writing).await
+    }
+
+    /// Hands everything written to the network.
+    pub(crate) async fn flush(&mut self) -> Result<(), FrameError> {
+        timeout(self.pace.idle, self.inner.flush()).await.map_err(|_| FrameError::Silent)??;
+        Ok(())
+    }
+
+    async fn put(&mut self, mut piece: &[u8], message: bool) -> Result<(), FrameError> {
+        while !piece.is_empty() {
+            let written = timeout(self.pace.idle, self.inner.write(piece)).await;
+            match written.map_err(|_| FrameError::Silent)?? {
+                0 => return Err(FrameError::Ended),
+                count => piece = &piece[count..],
+            }
+            self.pulse.beat(message);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
