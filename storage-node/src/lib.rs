@@ -5,4 +5,5 @@
 //!
 //! Guarantees: what the node acknowledged or signed was durable before it said so. Holds no key that opens content.
 
+pub mod lanes;
 pub mod store;
