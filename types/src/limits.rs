@@ -102,3 +102,17 @@ pub const LEASES_KEPT: usize = 8;
 pub const FORGET_PER_BLOCK: usize = 2 * BLOCK_TXS_MAX;
 /// Largest proof that a record is, or is not, in the state: 256 siblings and a leaf. Bytes.
 pub const STATE_PROOF_MAX: usize = 17 << 10;
+/// Largest encoded body of a block: what header and signature leave. Bytes.
+pub const BODY_MAX: usize = BLOCK_MAX - 1024;
+/// Most pieces of a ledger snapshot that a follower takes.
+pub const SNAPSHOT_PIECES_MAX: u32 = 1 << 14;
+/// Most transactions that wait in a validator for a block.
+pub const POOL_TXS_MAX: usize = 4096;
+/// Most bytes of transactions that wait in a validator for a block.
+pub const POOL_BYTES_MAX: usize = 16 << 20;
+/// Most requests that wait for a validator to look at them.
+pub const VALIDATOR_QUEUE_MAX: usize = 1024;
+/// Most epochs that a manual clock is moved at once.
+pub const TICK_EPOCHS_MAX: u32 = 10_000;
+/// Most epochs that a contract is charged for at one time: their factors times all money stay below 2^128.
+pub const SETTLE_MAX: u64 = 1 << 10;
