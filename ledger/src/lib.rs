@@ -6,12 +6,18 @@
 //! Does not contain: files, clocks, networks, agreement about blocks (see `consensus`); formulas (see `market`).
 
 pub mod block;
+mod epoch;
 pub mod genesis;
 pub mod key;
+pub mod light;
+mod proof;
 pub mod record;
 pub mod refusal;
+mod settle;
 pub mod state;
 pub mod tree;
+mod tx;
+mod work;
 
 pub use block::{BlockEnv, BlockError, Built, Due, DueKind, Outcome, build, due, execute};
 pub use genesis::{GenesisError, genesis};

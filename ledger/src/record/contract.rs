@@ -2,9 +2,12 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use tallow_market::factor::Factor;
+use tallow_market::fee;
+use tallow_market::quote::Funds;
 use tallow_types::commit::Rank;
 use tallow_types::contract::Terms;
 use tallow_types::limits::{LEASES_KEPT, SLOTS_MAX};
+use tallow_types::params::Params;
 use tallow_types::{
     AccountId, Bounded, Bytes, CommitHash, ContractId, Epoch, EpochCount, Fuel, FuelPerMibEpoch, LaneRoot,
     LeafIndex, Lease, PublicKey, SeederId, SlotIndex, TimeMs, tagged,
@@ -155,5 +158,22 @@ impl Contract {
     /// Slots that nobody holds, in order.
     pub fn vacant(&self) -> impl Iterator<Item = SlotIndex> {
         (0u8..).zip(self.slots.iter()).filter(|(_, slot)| slot.lane.is_none()).map(|(n, _)| SlotIndex::new(n))
+    }
+
+    /// What all lanes cost for one epoch as they are now: what the next charge takes. `None` on overflow.
+    #[must_use]
+    pub fn rate(&self, params: &Params) -> Option<Fuel> {
+        fee::sum(self.lanes().map(|(_, lane)| fee::rate(params, lane.price, lane.bytes)))
+    }
+
+    /// What pays this contract, for [`tallow_market::quote::paid_until`]: a contract without a prepaid stretch is
+    /// charged from the boundary after `now`.
+    #[must_use]
+    pub fn funds(&self, params: &Params, now: Epoch) -> Option<Funds> {
+        let prepaid_until = match self.prepaid {
+            Some(prepaid) => prepaid.until,
+            None => now.next()?,
+        };
+        Some(Funds { fuel: self.fuel, prepaid_until, per_epoch: self.rate(params)? })
     }
 }
