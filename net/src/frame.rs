@@ -131,6 +131,8 @@ tagged!(Ready, b"RY", 1, "stream grant", READY_MAX);
 pub(crate) enum FrameError {
     #[error("the stream ended")]
     Ended,
+    #[error("the node stops")]
+    Stopped,
     #[error("the stream broke: {0}")]
     Io(#[from] io::Error),
     #[error("the peer fell silent")]
@@ -247,6 +249,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         pace.frame(skipping).await
     }
 
+    /// Waits for the end of the stream, whatever comes before it.
+    pub(crate) async fn drain(&mut self) {
+        let mut piece = [0; 1 << 10];
+        while matches!(self.inner.read(&mut piece).await, Ok(1..)) {}
+    }
+
     async fn fill(&mut self, bytes: &mut [u8], message: bool) -> Result<(), FrameError> {
         let mut at = 0;
         while at < bytes.len() {
@@ -305,6 +313,11 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     pub(crate) async fn flush(&mut self) -> Result<(), FrameError> {
         timeout(self.pace.idle, self.inner.flush()).await.map_err(|_| FrameError::Silent)??;
         Ok(())
+    }
+
+    /// Ends this direction, after everything written.
+    pub(crate) async fn close(&mut self) -> Result<(), FrameError> {
+        Ok(self.inner.close().await?)
     }
 
     async fn put(&mut self, mut piece: &[u8], message: bool) -> Result<(), FrameError> {

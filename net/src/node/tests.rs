@@ -260,11 +260,8 @@ async fn shutdown_lets_writes_finish() {
     ));
     assert!(!end.is_finished());
     shelf.gate.notify_waiters();
-    assert_eq!(
-        write.await.expect("no panic").expect_err("its own").code(),
-        Code::Refused,
-        "answered to the end"
-    );
+    let fault = write.await.expect("no panic").expect_err("its own");
+    assert_eq!(fault.code(), Code::Refused, "answered to the end: {fault}");
     end.await.expect("ends");
     assert_eq!(shelf.submitted.load(Ordering::SeqCst), 1);
     assert_eq!(

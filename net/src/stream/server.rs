@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, FutureExt};
@@ -26,6 +27,9 @@ use crate::exchange::{self, Rule, malformed};
 use crate::frame::{FrameError, FrameReader, FrameWriter, Head, Kind, Pace, Pulse, Ready};
 use crate::stream::{CREDIT_MIN, to_units, units};
 use crate::transport::{Reply, Service};
+
+/// How long a caller may take to see the end of a stream when the node stops.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What all streams of a node share.
 pub(crate) struct Hub {
@@ -178,10 +182,20 @@ impl Session {
             closed: closed.clone(),
             _close: closed.drop_guard(),
         };
-        tokio::select! {
+        let error = tokio::select! {
             error = session.read(&mut reader) => error,
             error = session.write(&mut writer, &mut queue) => error,
+        };
+        if matches!(error, FrameError::Stopped) {
+            // Once the caller has seen the end, it has seen everything before it.
+            let farewell = async {
+                writer.close().await?;
+                reader.drain().await;
+                Ok::<_, FrameError>(())
+            };
+            let _ = timeout(FAREWELL, farewell).await;
         }
+        error
     }
 
     /// Takes requests until the stream ends or the node stops.
@@ -312,7 +326,7 @@ impl Session {
             let step = tokio::select! {
                 biased;
                 Some(answer) = queue.recv() => self.write_answers(writer, queue, answer).await,
-                () = self.hub.stop.cancelled(), if at_rest => Err(FrameError::Ended),
+                () = self.hub.stop.cancelled(), if at_rest => Err(FrameError::Stopped),
                 () = self.changed.notified() => {
                     if at_rest {
                         alive.reset();
