@@ -156,6 +156,9 @@ impl Follower {
             let applied = self.apply_all(answer).await?;
             return Ok(Progress { applied, ..Progress::default() });
         }
+        if first.header.height != next {
+            return Err(FollowError::block("it is not the one that was asked for"));
+        }
         self.check_branch(&first)?;
         if first.header.incarnation > tip.incarnation {
             return self.change_branch(source).await;

@@ -21,3 +21,6 @@ pub mod validator;
 pub use chain::{Chain, ChainError, Options, Piece, View};
 pub use clock::Clock;
 pub use follower::{FollowError, Follower, Progress, Source};
+
+#[cfg(test)]
+mod testing;

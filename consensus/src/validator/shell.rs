@@ -58,7 +58,7 @@ pub enum RunError {
 /// The machine and its disk, without thread or clock: what the shell drives, and tests too.
 pub struct Runner {
     core: Core,
-    guard: Guard,
+    pub(super) guard: Guard,
     chain: Arc<Chain>,
 }
 
