@@ -44,6 +44,8 @@ pub struct Grant {
     pub room: Bytes,
     /// Slots of the contract.
     pub slots: usize,
+    /// Whether nobody held the slot before: then "no commit yet" is all there is to know of it.
+    pub first_holder: bool,
 }
 
 /// What a device asks.
@@ -321,12 +323,12 @@ impl Lane {
     ) -> Result<Step, Refusal> {
         self.authorise(grant, caller, lease)?;
         let row = LaneRow { fence: lease, ..self.row.clone() };
-        let answer = if row.newest.is_none() && row.origin != Origin::Founder {
+        let knows = row.newest.is_some() || (row.origin == Origin::Founder && grant.first_holder);
+        let answer = if !knows {
             Answer::Silent
         } else {
             let (newest, rank) = row.newest.unwrap_or((CommitHash::ZERO, Rank::default()));
-            let fence =
-                Fence { contract: self.key.contract, slot: self.key.slot, lease, newest, rank };
+            let fence = Fence { contract: self.key.contract, slot: self.key.slot, lease, newest, rank };
             Answer::Fenced { fence, signature: seeder.sign(&grant.chain, &fence) }
         };
         if row == self.row {
@@ -381,7 +383,10 @@ impl Lane {
             forget: self.surplus(commits.len()),
             commits: commits.clone(),
             removed: self.removed(&change),
-            appended: (change.keep.get()..).map(LeafIndex::new).zip(change.appended.iter().copied()).collect(),
+            appended: (change.keep.get()..)
+                .map(LeafIndex::new)
+                .zip(change.appended.iter().copied())
+                .collect(),
             rebased: !linked,
             ..LaneUpdate::row(self.key, row.clone())
         };

@@ -15,8 +15,8 @@
 mod backend;
 mod index;
 mod key;
-mod recover;
 mod record;
+mod recover;
 mod segments;
 mod writer;
 
@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes as Buffer;
-use redb::{ReadableDatabase, ReadableTable};
+use redb::ReadableDatabase;
 use tallow_types::commit::{Leaf, Rank};
 use tallow_types::{Bytes, Epoch, SliceRoot, StripeId};
 
@@ -307,7 +307,8 @@ impl SliceStore {
         });
         let (queue, jobs) = sync_channel(QUEUE);
         let writer = Writer::new(shared.clone(), next);
-        let writer = std::thread::Builder::new().name("slice-store".into()).spawn(move || writer.run(&jobs))?;
+        let writer =
+            std::thread::Builder::new().name("slice-store".into()).spawn(move || writer.run(&jobs))?;
         Ok(Self { shared, queue: Some(queue), writer: Some(writer) })
     }
 
@@ -486,7 +487,8 @@ impl SliceStore {
     /// [`ReadError`].
     pub fn free(&self) -> Result<Bytes, ReadError> {
         let used = self.usage()?.bytes();
-        let disk = Bytes::new(self.shared.segments.backend().free()?).saturating_sub(self.shared.config.reserve);
+        let disk =
+            Bytes::new(self.shared.segments.backend().free()?).saturating_sub(self.shared.config.reserve);
         Ok(self.shared.config.room.saturating_sub(used).min(disk))
     }
 

@@ -138,9 +138,9 @@ impl Usage {
 /// How a seeder came to a lane: whether "no commit yet" is a fact or a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Origin {
-    /// It accepted before the contract was on the ledger: it has seen the lane from the beginning.
+    /// It accepted a slot that nobody had held: it has seen the lane from the beginning.
     Founder,
-    /// It took a vacant slot: it has nothing to tell before its first commit.
+    /// It took a slot that somebody had held: it has nothing to tell before its first commit.
     Joiner,
     /// The ledger says that it holds the lane and there were no records: it may have signed in leases up to this one.
     Lost {
@@ -458,8 +458,10 @@ impl<'txn> Tables<'txn> {
         let by = update.row.newest.map_or(Rank::default(), |(_, rank)| rank);
         if update.rebased {
             for key in self.unheld_of(update.key)? {
-                if let Some(SliceRow { state: SliceState::Dropped { .. } | SliceState::Released { .. }, .. }) =
-                    self.slice(key)?
+                if let Some(SliceRow {
+                    state: SliceState::Dropped { .. } | SliceState::Released { .. },
+                    ..
+                }) = self.slice(key)?
                 {
                     self.restate(key, SliceState::Dropped { by })?;
                 }
@@ -495,15 +497,14 @@ impl<'txn> Tables<'txn> {
     }
 }
 
-pub(super) fn read_lane(
-    txn: &redb::ReadTransaction,
-    key: LaneKey,
-) -> Result<Option<LaneRecord>, IndexError> {
+pub(super) fn read_lane(txn: &redb::ReadTransaction, key: LaneKey) -> Result<Option<LaneRecord>, IndexError> {
     let lane = key.bytes();
     let Some(found) = txn.open_table(LANES)?.get(&lane)? else { return Ok(None) };
     let found: LaneRow = row("lanes", found.value())?;
     let mut commits: Vec<KeptCommit> = Vec::new();
-    for entry in txn.open_table(COMMITS)?.range((&lane, (0, 0, 0))..=(&lane, (u32::MAX, u64::MAX, u64::MAX)))? {
+    for entry in
+        txn.open_table(COMMITS)?.range((&lane, (0, 0, 0))..=(&lane, (u32::MAX, u64::MAX, u64::MAX)))?
+    {
         commits.push(row("commits", entry?.1.value())?);
     }
     let mut leaves = Vec::new();

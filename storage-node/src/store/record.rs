@@ -127,7 +127,12 @@ impl RecordHeader {
             stripe: StripeId::new(array_at(bytes, 44)),
         };
         let stored = Epoch::new(u64_at(bytes, 92));
-        (length <= SLICE_MAX).then_some(Self { key, length, root: SliceRoot::new(array_at(bytes, 60)), stored })
+        (length <= SLICE_MAX).then_some(Self {
+            key,
+            length,
+            root: SliceRoot::new(array_at(bytes, 60)),
+            stored,
+        })
     }
 }
 

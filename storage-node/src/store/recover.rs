@@ -173,12 +173,7 @@ impl Pass<'_, '_> {
 
 /// Every whole record from an offset to the end of a segment. Looks at each aligned place, so that one damaged record
 /// doesn't hide those behind it.
-fn scan(
-    file: &dyn SegmentFile,
-    salt: &Salt,
-    from: u64,
-    length: u64,
-) -> io::Result<Vec<(u64, RecordHeader)>> {
+fn scan(file: &dyn SegmentFile, salt: &Salt, from: u64, length: u64) -> io::Result<Vec<(u64, RecordHeader)>> {
     let mut found = Vec::new();
     let mut at = from;
     let mut window = vec![0; WINDOW];

@@ -153,9 +153,8 @@ fn damage_is_found_and_healed() {
 fn limits_refuse_with_nothing_written() {
     let disk = Torn::new();
     let lane = lane_key(1);
-    let size = |numbers: std::ops::Range<u64>| -> u64 {
-        numbers.map(|n| u64::from(slice(n).leaf.length)).sum()
-    };
+    let size =
+        |numbers: std::ops::Range<u64>| -> u64 { numbers.map(|n| u64::from(slice(n).leaf.length)).sum() };
     let store = open(&disk);
     store.put(request(lane, 0..4, 0)).unwrap();
     let limit = Bytes::new(size(0..8));

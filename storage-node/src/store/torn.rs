@@ -149,15 +149,8 @@ impl Torn {
         let index = world.index.crash(lot);
         let (free, lie) = (world.free, world.lie);
         let names: BTreeSet<_> = segments.keys().copied().collect();
-        let found = World {
-            segments,
-            durable_names: names.clone(),
-            names,
-            index,
-            free,
-            lie,
-            ..World::default()
-        };
+        let found =
+            World { segments, durable_names: names.clone(), names, index, free, lie, ..World::default() };
         Self(Arc::new(Mutex::new(found)))
     }
 

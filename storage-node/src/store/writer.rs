@@ -534,17 +534,13 @@ fn remove_lane(
     Ok(swept)
 }
 
-fn free(
-    key: SliceKey,
-    tables: &mut Tables<'_>,
-    group: &mut Group,
-    swept: &mut Swept,
-) -> Result<(), Failure> {
+fn free(key: SliceKey, tables: &mut Tables<'_>, group: &mut Group, swept: &mut Swept) -> Result<(), Failure> {
     if let Some(row) = tables.remove_slice(key)? {
         group.dirty = true;
         group.freed.push(row);
         swept.slices += 1;
-        swept.bytes = swept.bytes.checked_add(Bytes::new(row.length.into())).expect("fits like the slices do");
+        swept.bytes =
+            swept.bytes.checked_add(Bytes::new(row.length.into())).expect("fits like the slices do");
     }
     Ok(())
 }

@@ -107,9 +107,8 @@ fn nothing_acknowledged_is_lost() {
 fn every_sync_is_needed() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let caught = [Sync::Segment, Sync::Names, Sync::Index].map(|kind| {
-        (0..60).any(|seed| catch_unwind(AssertUnwindSafe(|| run(seed, Some(kind)))).is_err())
-    });
+    let caught = [Sync::Segment, Sync::Names, Sync::Index]
+        .map(|kind| (0..60).any(|seed| catch_unwind(AssertUnwindSafe(|| run(seed, Some(kind)))).is_err()));
     std::panic::set_hook(hook);
     assert_eq!(caught, [true; 3], "segment data, segment names, index");
 }

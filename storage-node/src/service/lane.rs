@@ -1,0 +1,120 @@
+//! Requests about lanes that a seeder holds.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tallow_net::Reply;
+use tallow_types::PublicKey;
+use tallow_types::commit::Leaf;
+use tallow_types::fault::{Code, Fault};
+use tallow_types::limits::PAGE_MAX;
+use tallow_types::wire::{Request, Response};
+
+use super::StorageService;
+use crate::lanes::{Answer, Event};
+use crate::seeder::{Seeder, blocking, fitted, unread};
+use crate::store::{LaneKey, Slice};
+
+pub(super) async fn answer(
+    service: &StorageService,
+    from: PublicKey,
+    request: Request,
+    payload: Bytes,
+) -> Result<Reply, Fault> {
+    let seeder = service.seeder()?;
+    match request {
+        Request::Store { contract, slot, slices } => {
+            let slices = blocking(move || cut(&slices, payload)).await?;
+            let key = LaneKey { contract, slot };
+            service
+                .when_known(|| {
+                    on_disk(seeder, {
+                        let slices = slices.clone();
+                        move |seeder| seeder.put(from, key, slices)
+                    })
+                })
+                .await?;
+            Ok(Response::Stored.into())
+        }
+        Request::Countersign { slot, chain, change } => {
+            let first = chain.first().map(|signed| signed.commit.contract);
+            let contract = first.ok_or_else(|| Fault::new(Code::Malformed, "there is no commit"))?;
+            let event = Event::Countersign { chain: chain.into_vec(), change };
+            step(service, seeder, from, LaneKey { contract, slot }, event).await
+        }
+        Request::Fence { contract, slot, lease } => {
+            step(service, seeder, from, LaneKey { contract, slot }, Event::Fence { lease }).await
+        }
+        Request::Lane { contract, slot } => {
+            let key = LaneKey { contract, slot };
+            Ok(Response::Lane(on_disk(seeder, move |seeder| seeder.lane_state(key)).await?).into())
+        }
+        Request::Commits { contract, slot, from } => {
+            let key = LaneKey { contract, slot };
+            let found = on_disk(seeder, move |seeder| seeder.look(key, |lane| Ok(lane.commits_from(&from))));
+            Ok(Response::Commits { commits: fitted(found.await?) }.into())
+        }
+        Request::Leaves { contract, slot, from } => {
+            let key = LaneKey { contract, slot };
+            let look = move |seeder: &Seeder| {
+                seeder.look(key, |lane| Ok(lane.leaves_from(from, 16 * PAGE_MAX).to_vec()))
+            };
+            Ok(Response::Leaves { leaves: fitted(on_disk(seeder, look).await?) }.into())
+        }
+        Request::Read { contract, slot, stripe, offset, length } => {
+            let key = LaneKey { contract, slot }.slice(stripe);
+            let read = move |seeder: &Seeder| seeder.store().read(&key, offset, length).map_err(unread);
+            Ok(Reply::with(Response::Read, on_disk(seeder, read).await?))
+        }
+        Request::Accept { terms, slot } => {
+            let accepted = on_disk(seeder, move |seeder| seeder.accept(terms, slot)).await?;
+            Ok(Response::Accepted(accepted).into())
+        }
+        _ => Err(Fault::new(Code::Internal, "a request went the wrong way")),
+    }
+}
+
+async fn on_disk<T: Send + 'static>(
+    seeder: &Arc<Seeder>,
+    work: impl FnOnce(&Seeder) -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let seeder = seeder.clone();
+    blocking(move || work(&seeder)).await
+}
+
+/// Runs one step of a lane. Once begun it runs to its end on its own thread, whether or not the caller still waits.
+async fn step(
+    service: &StorageService,
+    seeder: &Arc<Seeder>,
+    from: PublicKey,
+    key: LaneKey,
+    event: Event,
+) -> Result<Reply, Fault> {
+    let (answer, lane) = service
+        .when_known(|| {
+            let event = event.clone();
+            on_disk(seeder, move |seeder| seeder.handle(from, key, event))
+        })
+        .await?;
+    match answer {
+        Answer::Fenced { fence, signature } => Ok(Response::Fenced { fence, signature, lane }.into()),
+        Answer::Countersigned(signature) => Ok(Response::Countersigned { signature }.into()),
+        Answer::Silent => {
+            let text = "this seeder has no records of the lane; it counts when it has countersigned a base";
+            Err(Fault::new(Code::NotFound, text))
+        }
+    }
+}
+
+/// Cuts a payload into the slices that it was announced to hold.
+fn cut(leaves: &[Leaf], mut payload: Bytes) -> Result<Vec<Slice>, Fault> {
+    let announced: u64 = leaves.iter().map(|leaf| u64::from(leaf.length)).sum();
+    if announced != payload.len() as u64 {
+        return Err(Fault::new(Code::Malformed, "the payload is not as long as its slices"));
+    }
+    let verify = |leaf: &Leaf| {
+        let bytes = payload.split_to(leaf.length as usize);
+        Slice::verify(*leaf, bytes).map_err(|error| Fault::new(Code::WrongBytes, error.to_string()))
+    };
+    leaves.iter().map(verify).collect()
+}
