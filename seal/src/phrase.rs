@@ -18,6 +18,8 @@ pub const SUGGESTIONS_MAX: usize = 3;
 pub const CORRECTIONS_MAX: usize = 8;
 
 const BITS_PER_WORD: usize = 11;
+/// More keystrokes away than this, a word is no suggestion.
+const FAR: usize = 3;
 
 /// A checked phrase. It is wiped when it goes, and has neither `Debug` nor `Clone`.
 pub struct Phrase(Mnemonic);
@@ -159,7 +161,7 @@ fn corrections(indices: &[u16; WORDS]) -> PhraseError {
 /// The words that an unknown one may have meant, likeliest first. What begins as it does counts as near: four letters
 /// name a word of the list.
 fn nearest(typed: &str) -> Vec<&'static str> {
-    let far = typed.chars().count().div_ceil(2).max(1);
+    let far = typed.chars().count().div_ceil(2).clamp(1, FAR);
     let rank = |word: &&'static str| {
         let is_begun = typed.len() >= 3 && word.starts_with(typed);
         let distance = if is_begun { 0 } else { distance(typed, word) };
