@@ -304,3 +304,23 @@ async fn service_concurrency_is_bounded() {
     opener.abort();
     assert_eq!(shelf.most_running.load(Ordering::SeqCst), 4);
 }
+
+/// Goal: no more connections than allowed, and a place is free again when one goes. Method: one caller above.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_bounded() {
+    let (server, _) = server(10, Tuning { connections_max: 2, ..quick() }).await;
+    let peer = server.peer();
+    let (first, second, third) = (caller(1).await, caller(2).await, caller(3).await);
+    first.call(&peer, read(0, 1), Bytes::new()).await.expect("the first");
+    second.call(&peer, read(0, 1), Bytes::new()).await.expect("the second");
+    let fault = third.call(&peer, read(0, 1), Bytes::new()).await.expect_err("one above");
+    assert_eq!(fault.code(), Code::Unreachable);
+    first.shutdown().await;
+    let mut tries = 0;
+    while let Err(fault) = third.call(&peer, read(0, 1), Bytes::new()).await {
+        tries += 1;
+        assert!(tries < 200, "{fault}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    second.call(&peer, read(0, 1), Bytes::new()).await.expect("it kept its place");
+}
