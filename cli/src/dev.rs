@@ -1,0 +1,8 @@
+//! A network for development, kept in a folder of this machine: one validator and some seeders, each a process.
+
+pub mod fleet;
+pub mod folder;
+mod hold;
+pub mod remote;
+pub mod state;
+pub mod supervisor;

@@ -1,0 +1,125 @@
+//! The process that owns a development network. It runs in a session of its own, so that closing the terminal does not
+//! reach it, and ends by a signal, or with its input when it belongs to a demo. Its nodes end with it.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::dev::fleet::Fleet;
+use crate::dev::folder::Folder;
+use crate::dev::state::State;
+use crate::failure::{Failure, Result};
+use crate::lifeline;
+
+/// What the supervisor tells the command that started it, one line each on its standard output.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// A node is ready.
+    Up(String),
+    /// All are; the state file is written.
+    Ready,
+    /// It gave up; nothing runs. As `--json` prints a failure.
+    Failed(serde_json::Value),
+}
+
+/// Runs a network until it is told to stop.
+pub async fn run(dir: &Path, adopt: bool, ephemeral: bool) -> Result<()> {
+    // Fails only for the leader of a group, which a child of `dev up` is not; then the terminal's signals reach us, no more.
+    let _ = rustix::process::setsid();
+    let folder = Folder::at(dir)?;
+    let outcome = supervise(&folder, adopt, ephemeral).await;
+    if let Err(failure) = &outcome {
+        // Whoever started us may be gone; then nobody needs to know.
+        let _ = report(&Report::Failed(failure.to_json()));
+    }
+    if ephemeral {
+        let _ = std::fs::remove_dir_all(folder.dir());
+    }
+    outcome
+}
+
+async fn supervise(folder: &Folder, adopt: bool, ephemeral: bool) -> Result<()> {
+    let Some(_hold) = folder.take()? else { return Err(already_up(folder)) };
+    let plan = folder.plan()?.ok_or_else(|| Failure::bug("the folder was not made before it was started"))?;
+    let mut told = Told::listen(ephemeral)?;
+    let tell = |name: &str| report(&Report::Up(name.to_owned()));
+    let mut fleet = tokio::select! {
+        fleet = Fleet::start(folder, &plan, adopt, tell) => fleet?,
+        () = told.to_stop() => return Err(Failure::interrupted("stopped while starting")),
+    };
+    let path = folder.path("state.json");
+    let mut state = State::new(crate::now().get(), &fleet.network, fleet.nodes.clone());
+    let done = state.write(&path).and_then(|()| report(&Report::Ready));
+    if let Err(failure) = done {
+        fleet.kill().await;
+        return Err(failure);
+    }
+    loop {
+        tokio::select! {
+            () = fleet.next_end() => {
+                state.nodes.clone_from(&fleet.nodes);
+                state.write(&path)?;
+            }
+            () = told.to_stop() => break,
+        }
+    }
+    if ephemeral {
+        fleet.kill().await
+    } else {
+        fleet.stop().await
+    }
+    // What no longer runs must not be read as running; the lock says the same if this fails.
+    let _ = std::fs::remove_file(&path);
+    Ok(())
+}
+
+/// The answer to a second start in one folder.
+pub fn already_up(folder: &Folder) -> Failure {
+    Failure::user(format!("the network in {} is already up", folder.dir().display()))
+        .hint("look at it with: tallow dev status")
+        .hint("stop it with: tallow dev down")
+}
+
+fn report(report: &Report) -> Result<()> {
+    let line = serde_json::to_string(report).expect("a report is plain data");
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::interrupted("the command that started this is gone").because(&error))
+}
+
+/// Everything that tells the supervisor to stop.
+struct Told {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    orphaned: Option<tokio::sync::oneshot::Receiver<()>>,
+}
+
+impl Told {
+    fn listen(ephemeral: bool) -> Result<Self> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::unavailable("cannot listen for signals").because(&error))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            orphaned: ephemeral.then(|| lifeline::tie(false)),
+        })
+    }
+
+    async fn to_stop(&mut self) {
+        let orphaned = async {
+            match &mut self.orphaned {
+                Some(orphaned) => drop(orphaned.await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = orphaned => {}
+        }
+    }
+}
