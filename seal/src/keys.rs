@@ -1,7 +1,7 @@
 //! Keys, all derived from the 64-byte seed of a phrase. Nothing else needs to be kept.
 //!
 //! ```text
-//! key = BLAKE3 derive_key(context, seed | index...)          indices little-endian, of fixed width
+//! key = BLAKE3 derive_key (context, seed | index...)          indices little-endian, of fixed width
 //!
 //! account   KEY_ACCOUNT (seed)              device  KEY_DEVICE (seed | number u64)      vrf      KEY_VRF (seed)
 //! sharing   KEY_SHARING (seed)              ids     KEY_CHUNK_ID (seed)
