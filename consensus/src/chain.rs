@@ -317,3 +317,6 @@ fn genesis_header(genesis: &Genesis, state: tallow_types::StateRoot) -> Header {
 fn genesis_tip(genesis: &Genesis, state: tallow_types::StateRoot, version: u64) -> Tip {
     Tip { header: genesis_header(genesis, state), signature: Signature::ZERO, version, oldest: 1 }
 }
+
+#[cfg(test)]
+mod tests;
