@@ -259,13 +259,13 @@ impl SumTree {
         if let Some(&index) = change.dropped.iter().find(|&&index| index >= change.keep) {
             return Err(LaneError::NoLeaf { index, leaves: change.keep });
         }
-        change.appended.iter().try_for_each(check_length)?;
+        change.appended.iter().flatten().try_for_each(check_length)?;
         if change.keep.get() + change.appended.len() as u64 > LANE_LEAVES_MAX {
             return Err(LaneError::Full);
         }
         self.truncate(change.keep)?;
         change.dropped.iter().try_for_each(|&index| self.clear(index))?;
-        self.extend(change.appended.iter().map(Some))
+        self.extend(change.appended.iter().map(Option::as_ref))
     }
 
     /// The path that shows a leaf, or its emptiness, to whoever knows root and number of leaves.

@@ -291,8 +291,8 @@ impl Lane {
                         self.stripes.remove(&leaf.stripe);
                     }
                 }
-                self.stripes.extend(change.appended.iter().map(|leaf| leaf.stripe));
-                self.leaves.extend(change.appended.iter().copied().map(Some));
+                self.stripes.extend(change.appended.iter().flatten().map(|leaf| leaf.stripe));
+                self.leaves.extend(change.appended.iter().copied());
                 self.row = row;
                 self.tree = tree;
                 self.commits.extend(commits);
@@ -386,6 +386,7 @@ impl Lane {
             appended: (change.keep.get()..)
                 .map(LeafIndex::new)
                 .zip(change.appended.iter().copied())
+                .filter_map(|(index, leaf)| Some((index, leaf?)))
                 .collect(),
             rebased: !linked,
             ..LaneUpdate::row(self.key, row.clone())
@@ -415,7 +416,7 @@ impl Lane {
         tree.apply(change).map_err(|_| Refusal::Lane("change does not fit the lane"))?;
         let gone: BTreeSet<_> = self.removed(change).iter().map(|(_, leaf)| leaf.stripe).collect();
         let mut new = BTreeSet::new();
-        for Leaf { stripe, .. } in change.appended.iter() {
+        for Leaf { stripe, .. } in change.appended.iter().flatten() {
             if (self.stripes.contains(stripe) && !gone.contains(stripe)) || !new.insert(*stripe) {
                 return Err(Refusal::Lane("a stripe has two leaves"));
             }

@@ -184,8 +184,8 @@ pub struct LaneChange {
     pub keep: LeafIndex,
     /// Leaves among those kept that become empty.
     pub dropped: Bounded<LeafIndex, COMMIT_CHANGES_MAX>,
-    /// Leaves added behind them.
-    pub appended: Bounded<Leaf, COMMIT_CHANGES_MAX>,
+    /// Leaves added behind them; `None` for one that was dropped before this lane got so far.
+    pub appended: Bounded<Option<Leaf>, COMMIT_CHANGES_MAX>,
 }
 
 /// A seeder's durable promise: from now on it refuses commits and fences of leases below this one.

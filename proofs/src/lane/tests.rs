@@ -174,16 +174,18 @@ proptest! {
     fn changes_apply_whole(
         leaves in 0usize..40, keep in 0u64..45,
         dropped in prop::collection::vec(0u64..45, 0..5),
-        appended in prop::collection::vec(any::<u64>(), 0..5), bad_length in any::<bool>(),
+        appended in prop::collection::vec(prop::option::of(any::<u64>()), 0..5), bad_length in any::<bool>(),
     ) {
         let mut model: Vec<_> = (0..leaves as u64).map(|number| Some(leaf(number))).collect();
         let mut tree = SumTree::from_leaves(model.iter().map(Option::as_ref)).expect("good lengths");
         let before = tree.clone();
-        let mut added: Vec<Leaf> = appended.into_iter().map(leaf).collect();
-        if let (true, Some(last)) = (bad_length, added.last_mut()) {
+        let mut added: Vec<Option<Leaf>> = appended.into_iter().map(|number| number.map(leaf)).collect();
+        let spoiled = added.iter_mut().flatten().next_back().filter(|_| bad_length);
+        let bad_length = spoiled.is_some();
+        if let Some(last) = spoiled {
             last.length += 1;
         }
-        let bad = (bad_length && !added.is_empty())
+        let bad = bad_length
             || keep > leaves as u64
             || dropped.iter().any(|&at| at >= keep);
         let change = LaneChange {
@@ -197,7 +199,7 @@ proptest! {
         } else {
             model.truncate(usize::try_from(keep).expect("small"));
             dropped.iter().for_each(|&at| model[usize::try_from(at).expect("small")] = None);
-            model.extend(added.into_iter().map(Some));
+            model.extend(added);
             prop_assert_eq!(tree.root(), naive_root(&model));
         }
     }
