@@ -1,0 +1,7 @@
+//! The service over the in-memory network, with a real ledger and real disks.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop where it stands")]
+
+mod node;
+mod requests;
+mod world;
