@@ -77,7 +77,9 @@ impl Chain {
     pub fn open(dir: &Path, genesis: &Genesis, options: Options) -> Result<Arc<Self>, ChainError> {
         std::fs::create_dir_all(dir).map_err(|error| ChainError::folder(dir, &error))?;
         let db = builder(options).create(dir.join(FILE))?;
-        Self::with_database(db, dir, Some(genesis), options)
+        let chain = Self::with_database(db, dir, Some(genesis), options)?;
+        sync_folder(dir)?;
+        Ok(chain)
     }
 
     /// Opens the ledger that is in `dir`.
@@ -285,6 +287,11 @@ impl Chain {
         self.status.send_replace(status.clone());
         Ok(status)
     }
+}
+
+/// Makes the names of new files in a folder durable: syncing a file does not.
+pub(crate) fn sync_folder(dir: &Path) -> Result<(), ChainError> {
+    File::open(dir).and_then(|folder| folder.sync_all()).map_err(|error| ChainError::folder(dir, &error))
 }
 
 /// A database handle with bounded memory.

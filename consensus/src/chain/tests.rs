@@ -1,6 +1,5 @@
 use std::path::PathBuf;
 
-
 use tallow_ledger::tree;
 use tallow_types::params::Genesis;
 
@@ -38,7 +37,11 @@ fn other_files_are_refused() {
 
     let db = Database::open(dir.path().join(FILE)).expect("opens");
     let write = db.begin_write().expect("writes");
-    write.open_table(META).expect("there").insert(schema::KEY_SCHEMA, &b"tallow ledger 9"[..]).expect("writes");
+    write
+        .open_table(META)
+        .expect("there")
+        .insert(schema::KEY_SCHEMA, &b"tallow ledger 9"[..])
+        .expect("writes");
     write.commit().expect("writes");
     drop(db);
     let error = Chain::reopen(dir.path(), options(8)).expect_err("a later layout");
@@ -152,7 +155,8 @@ fn stepping_back_restores_the_state() {
         assert_eq!(chain.status().height, Height::new(to as u64));
         blocks[to..].iter().for_each(|block| follower::apply(&chain, block).expect("again"));
         assert_eq!(contents(&chain), contents(runner.chain()));
-        let again = chain.commit(&blocks[0], &Change { writes: Default::default(), tree: Default::default() });
+        let again =
+            chain.commit(&blocks[0], &Change { writes: Default::default(), tree: Default::default() });
         assert!(matches!(again, Err(ChainError::NotNext { .. })));
     }
     drop(chain);
@@ -171,7 +175,8 @@ fn snapshot_files_are_few() {
     std::fs::write(dir.path().join("snapshot-7-leftover"), b"x").expect("writes");
     let mut runner = validator(dir.path(), Clock::Manual, 20);
     let snapshots = || {
-        let names = std::fs::read_dir(dir.path()).expect("reads").map(|entry| entry.expect("reads").file_name());
+        let names =
+            std::fs::read_dir(dir.path()).expect("reads").map(|entry| entry.expect("reads").file_name());
         names.filter(|name| name.to_string_lossy().starts_with("snapshot-")).count()
     };
     assert_eq!(snapshots(), 0);
@@ -199,7 +204,8 @@ fn kept_files_open() {
         bless();
     }
     let text = std::fs::read_to_string(vector("blocks.txt")).expect("kept");
-    let mut lines = text.lines().filter(|line| !line.starts_with('#')).map(|line| hex::decode(line).expect("hex"));
+    let mut lines =
+        text.lines().filter(|line| !line.starts_with('#')).map(|line| hex::decode(line).expect("hex"));
     let genesis: Genesis = decode(&lines.next().expect("genesis first")).expect("decodes");
     let (a, b, c) = (folder(), folder(), folder());
     let from_blocks = Chain::open(a.path(), &genesis, options(64)).expect("makes one");

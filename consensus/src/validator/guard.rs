@@ -53,7 +53,9 @@ impl Guard {
     /// Begins a guard for a new incarnation, whatever was there before.
     pub(super) fn begin(dir: &Path, chain: ChainId, incarnation: Incarnation) -> Result<Self, GuardError> {
         let db = builder().create(dir.join(FILE)).map_err(ChainError::from)?;
-        Self::begin_in(db, chain, incarnation)
+        let guard = Self::begin_in(db, chain, incarnation)?;
+        crate::chain::sync_folder(dir)?;
+        Ok(guard)
     }
 
     fn begin_in(db: Database, chain: ChainId, incarnation: Incarnation) -> Result<Self, GuardError> {

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tallow_ledger::BlockError;
 use tallow_types::params::Genesis;
 use tallow_types::{Height, Incarnation};
 
@@ -42,9 +41,6 @@ pub enum SeatError {
     /// The block that was signed last can't be applied.
     #[error("the block that was signed last can't be applied: {0}")]
     Signed(#[source] Box<FollowError>),
-    /// The state can't be read.
-    #[error(transparent)]
-    Block(#[from] BlockError),
 }
 
 /// A ledger with the guard of the key that writes it.

@@ -16,7 +16,7 @@ use tallow_types::sign::Keypair;
 use tallow_types::tx::Transaction;
 use tallow_types::wire::Receipt;
 use tallow_types::{Epoch, TimeMs};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::Ticket;
 use super::core::{Answer, Core, Effect, Event};
@@ -126,6 +126,7 @@ enum Message {
 pub struct Handle {
     chain: Arc<Chain>,
     queue: SyncSender<Message>,
+    end: watch::Receiver<Option<String>>,
 }
 
 /// Starts a validator.
@@ -137,8 +138,15 @@ pub fn spawn(seat: Seat, config: Config) -> Result<Handle, RunError> {
     let chain = runner.chain.clone();
     let (queue, messages) = sync_channel(VALIDATOR_QUEUE_MAX);
     let thread = std::thread::Builder::new().name("validator".to_owned());
-    thread.spawn(move || run(runner, &messages)).map_err(RunError::Thread)?;
-    Ok(Handle { chain, queue })
+    let (ended, end) = watch::channel(None);
+    let work = move || {
+        if let Err(error) = run(runner, &messages) {
+            tracing::error!(%error, "the validator stops");
+            ended.send_replace(Some(error.to_string()));
+        }
+    };
+    thread.spawn(work).map_err(RunError::Thread)?;
+    Ok(Handle { chain, queue, end })
 }
 
 impl Handle {
@@ -181,6 +189,15 @@ impl Handle {
         }
     }
 
+    /// Waits until the validator stops; answers why, if nobody told it to. Then this node must not go on either: it would
+    /// serve a ledger that stands still.
+    pub async fn stopped(&self) -> Option<String> {
+        let mut end = self.end.clone();
+        // The other end goes with the thread: an error means that it is gone, with or without a reason.
+        let _gone = end.changed().await;
+        end.borrow().clone()
+    }
+
     /// Stops the validator; when this returns it signs and writes nothing any more.
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
@@ -217,7 +234,7 @@ fn unexpected(answer: Answer) -> Fault {
     }
 }
 
-fn run(mut runner: Runner, messages: &Receiver<Message>) {
+fn run(mut runner: Runner, messages: &Receiver<Message>) -> Result<(), RunError> {
     let mut waiting: BTreeMap<Ticket, oneshot::Sender<Answer>> = BTreeMap::new();
     let mut last: Ticket = 0;
     let mut wake = Some(Duration::ZERO);
@@ -227,40 +244,25 @@ fn run(mut runner: Runner, messages: &Receiver<Message>) {
             None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         last += 1;
-        let event = match message {
-            Ok(Message::Submit(tx, sender)) => {
-                waiting.insert(last, sender);
-                Event::Submit(last, tx)
-            }
-            Ok(Message::Prove(proof, sender)) => {
-                waiting.insert(last, sender);
-                Event::Prove(last, proof)
-            }
-            Ok(Message::Tick(epochs, sender)) => {
-                waiting.insert(last, sender);
-                Event::Tick(last, epochs)
-            }
+        let (event, sender) = match message {
+            Ok(Message::Submit(tx, sender)) => (Event::Submit(last, tx), Some(sender)),
+            Ok(Message::Prove(proof, sender)) => (Event::Prove(last, proof), Some(sender)),
+            Ok(Message::Tick(epochs, sender)) => (Event::Tick(last, epochs), Some(sender)),
             Ok(Message::Stop(done)) => {
+                // The files are closed before anybody hears of it. Whoever asked may have gone.
                 drop(runner);
-                // Whoever asked may have gone.
                 let _gone = done.send(());
-                return;
+                return Ok(());
             }
-            Err(RecvTimeoutError::Timeout) => Event::Wake,
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => (Event::Wake, None),
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
-        match runner.handle(clock::wall(), event) {
-            Ok((answers, next)) => {
-                wake = next;
-                for (ticket, answer) in answers {
-                    // Whoever asked may have gone; the block stays.
-                    let _gone = waiting.remove(&ticket).map(|sender| sender.send(answer));
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "the validator stops");
-                return;
-            }
+        waiting.extend(sender.map(|sender| (last, sender)));
+        let (answers, next) = runner.handle(clock::wall(), event)?;
+        wake = next;
+        for (ticket, answer) in answers {
+            // Whoever asked may have gone; the block stays.
+            let _gone = waiting.remove(&ticket).map(|sender| sender.send(answer));
         }
     }
 }
