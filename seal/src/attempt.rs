@@ -7,10 +7,12 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use tallow_types::id::{ContractId, Digest, SliceRoot, StripeId};
+use tallow_types::limits::TILE;
 use tallow_types::tagged;
 use tallow_types::unit::SlotIndex;
 
 use crate::keys::MaskSecret;
+use crate::mask::StripeMask;
 use crate::stripe::Stripe;
 
 /// One encoding attempt, as the journal keeps it.
@@ -91,11 +93,7 @@ impl Permit<'_> {
         self.check_lengths(slices)?;
         self.check_data(slices)?;
         let mask = secret.stripe(&self.stripe);
-        let roots = profile.slot_indices().zip(slices).map(|(slot, slice)| {
-            mask.apply(slot, 0, slice);
-            SliceRoot::new(*blake3::hash(slice).as_bytes())
-        });
-        Ok(roots.collect())
+        Ok(profile.slot_indices().zip(slices).map(|(slot, slice)| mask_slice(&mask, slot, slice)).collect())
     }
 
     fn check_lengths(&self, slices: &[Vec<u8>]) -> Result<(), MaskError> {
@@ -123,6 +121,16 @@ impl Permit<'_> {
         }
         Ok(())
     }
+}
+
+/// Masks a slice and makes its root, tile by tile, so that each is hashed while it is in cache.
+fn mask_slice(mask: &StripeMask, slot: SlotIndex, slice: &mut [u8]) -> SliceRoot {
+    let mut hasher = blake3::Hasher::new();
+    for (offset, tile) in (0..).step_by(TILE as usize).zip(slice.chunks_mut(TILE as usize)) {
+        mask.apply(slot, offset, tile);
+        hasher.update(tile);
+    }
+    SliceRoot::new(*hasher.finalize().as_bytes())
 }
 
 #[cfg(test)]

@@ -232,7 +232,7 @@ pub(crate) fn nonce_of(key: &[u8; 32], message: &[&[u8]]) -> [u8; NONCE_LEN] {
     nonce
 }
 
-/// Why a sealed chunk doesn't open. All but a new version mean damage, or another key.
+/// Why a sealed chunk doesn't open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the message says what each field is")]
 pub enum OpenError {
@@ -257,7 +257,8 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether other bytes for the same reference may open: worth asking other seeders.
+    /// Whether other bytes for the same reference may open: worth asking other seeders. What is authentic but wrong was
+    /// sealed wrong; that is a bug of the writer, and other copies are the same.
     #[must_use]
     pub const fn is_damage(&self) -> bool {
         !matches!(self, Self::Unpack { .. } | Self::WrongContent)

@@ -102,6 +102,7 @@ impl<R: Read> Cutter<R> {
         while !self.is_at_end && self.window.len() < max {
             let len = self.window.len();
             let step = len.max(READ_STEP).min(max - len);
+            self.window.reserve_exact(step);
             self.window.resize(len + step, 0);
             let read = self.source.read(&mut self.window[len..]);
             self.window.truncate(len + *read.as_ref().unwrap_or(&0));

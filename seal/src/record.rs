@@ -76,10 +76,14 @@ impl<K: Ord, V> Record<K, V> {
     pub fn apply(self, table: &mut Table<K, V>) {
         match self {
             Self::Snapshot(entries) => *table = entries.into_iter().collect(),
-            Self::Delta(changes) => changes.into_iter().for_each(|(key, change)| match change {
-                Some(value) => drop(table.insert(key, value)),
-                None => drop(table.remove(&key)),
-            }),
+            Self::Delta(changes) => {
+                for (key, change) in changes {
+                    match change {
+                        Some(value) => table.insert(key, value),
+                        None => table.remove(&key),
+                    };
+                }
+            }
         }
     }
 

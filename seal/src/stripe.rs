@@ -189,14 +189,15 @@ impl Layout {
     pub fn scatter(self, stream: &[u8]) -> Result<Vec<Vec<u8>>, LayoutError> {
         let bad = LayoutError::Stream { data: self.data, len: stream.len() as u64 };
         let len = u32::try_from(stream.len()).map_err(|_| bad)?;
-        let mut slices = vec![vec![0; self.slice_len as usize]; usize::from(self.data)];
+        let slice_len = self.slice_len as usize;
+        let mut slices: Vec<Vec<u8>> = (0..self.data).map(|_| Vec::with_capacity(slice_len)).collect();
         let mut rest = stream;
         for piece in self.locate(0, len).map_err(|_| bad)? {
             let (part, behind) = rest.split_at(piece.len as usize);
-            let begin = piece.offset as usize;
-            slices[usize::from(piece.slot.get())][begin..begin + part.len()].copy_from_slice(part);
+            slices[usize::from(piece.slot.get())].extend_from_slice(part);
             rest = behind;
         }
+        slices.iter_mut().for_each(|slice| slice.resize(slice_len, 0));
         Ok(slices)
     }
 

@@ -162,6 +162,81 @@ fn snapshots_are_due_in_time() {
     }
 }
 
+/// Numbers that look random but follow from the seed (splitmix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, limit: u32) -> u32 {
+        u32::try_from(self.next() % u64::from(limit)).expect("below a u32")
+    }
+
+    fn chunks<const MAX: usize>(&mut self) -> Bounded<ChunkRef, MAX> {
+        let count = self.below(4);
+        let chunks =
+            (0..count).map(|_| ChunkRef { leaf: LeafIndex::new(self.next()), ..chunk(1 + self.below(5000)) });
+        Bounded::new(chunks.collect()).expect("few")
+    }
+
+    fn entry(&mut self) -> Entry {
+        let bytes: Vec<u8> =
+            (0..self.below(30)).map(|_| 1 + u8::try_from(self.below(255)).expect("a byte")).collect();
+        let kind = match self.below(5) {
+            0 => Kind::Dir,
+            1 => Kind::File(Content::Inline(Bounded::new(bytes).expect("short"))),
+            2 => Kind::File(Content::Chunks(self.chunks())),
+            3 => {
+                let size = tallow_types::Bytes::new(self.next());
+                Kind::File(Content::Lists { size, lists: self.chunks() })
+            }
+            _ => LinkTarget::new(bytes).map_or(Kind::Dir, Kind::Symlink),
+        };
+        let modified = FileTime::new(i64::from(self.below(u32::MAX)) - (1 << 31), self.below(1_000_000_000));
+        Entry {
+            kind,
+            modified: modified.expect("in range"),
+            mode: Mode::from_system(self.below(u32::MAX)),
+            stored_at: TimeMs::new(self.next()),
+        }
+    }
+}
+
+/// Goal: no encoding changes unnoticed. Method: one hash over thousands of generated records; a new hash is a new
+/// format, and takes a new version.
+#[test]
+fn conformance() {
+    let (mut numbers, mut hasher) = (Numbers(1), blake3::Hasher::new());
+    for _ in 0..2000 {
+        let changes: CatalogChanges = (0..numbers.below(6))
+            .map(|_| {
+                let name = format!("{}/{:x}", numbers.below(3), numbers.below(99));
+                (path(&name), (numbers.below(4) > 0).then(|| numbers.entry()))
+            })
+            .collect();
+        let table: Catalog =
+            changes.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?))).collect();
+        for record in CatalogRecord::deltas(changes).into_iter().chain(CatalogRecord::snapshots(&table)) {
+            let bytes = encode(&record);
+            assert_eq!(decode::<CatalogRecord>(&bytes), Ok(record));
+            hasher.update(&bytes);
+        }
+        let root = RecordRoot { previous: None, length: numbers.below(99), pieces: numbers.chunks() };
+        hasher.update(&encode(&root));
+        hasher.update(&encode(&ChunkList { chunks: numbers.chunks() }));
+    }
+    assert_eq!(
+        hasher.finalize().to_hex().as_str(),
+        "c0639f91bc96fd95a768278398c48d6846580f46988f7d48125ee5dd4faa6005"
+    );
+}
+
 fn any_entry() -> impl Strategy<Value = Entry> {
     let bytes = proptest::collection::vec(any::<u8>(), 0..20);
     let chunks = proptest::collection::vec(1_u32..5000, 0..4)
