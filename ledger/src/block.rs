@@ -140,7 +140,7 @@ pub enum BlockError {
         /// Which.
         tx: TxId,
         /// Why.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// A proof that cannot be in it.
     #[error("epoch proof of seeder {}: {refusal}", .seeder.short())]
@@ -167,7 +167,7 @@ pub fn execute(state: &dyn StateRead, env: &BlockEnv, body: &Body) -> Result<Out
     let mut run = Run::begin(state, env)?;
     for tx in body.transactions.iter() {
         run.transaction(tx).map_err(|stop| match stop {
-            Stop::Refused(refusal) => BlockError::Transaction { tx: tx.id(), refusal },
+            Stop::Refused(refusal) => BlockError::Transaction { tx: tx.id(), refusal: Box::new(refusal) },
             Stop::Read(error) => error.into(),
         })?;
     }

@@ -12,7 +12,7 @@ use tallow_types::{
     TimeMs, TxId, tagged,
 };
 
-pub use contract::{CommitSummary, Contract, Holder, Lane, LeaseRecord, Phase, Prepaid, Slot};
+pub use contract::{CommitSummary, Contract, Former, Holder, Lane, LeaseRecord, Phase, Prepaid, Slot};
 
 /// The rules of the network and its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

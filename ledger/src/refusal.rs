@@ -5,8 +5,8 @@ use tallow_types::fault::{Code, Fault};
 use tallow_types::sign::BadSignature;
 use tallow_types::wire::Receipt;
 use tallow_types::{
-    AccountId, Bytes, ContractId, Epoch, EpochCount, Fuel, FuelPerMibEpoch, Height, Lease, Profile,
-    PublicKey, SeederId, Sequence, SlotIndex, TimeMs, TxId,
+    AccountId, Bytes, ContractId, Epoch, EpochCount, Fuel, FuelPerMibEpoch, Height, LeafIndex, Lease,
+    Profile, PublicKey, SeederId, Sequence, SlotIndex, TimeMs, TxId,
 };
 
 /// Why a transaction is refused. It changed nothing.
@@ -231,6 +231,12 @@ pub enum LanesRefusal {
         /// When.
         expires: Height,
     },
+    /// Consent by which the seeder held this slot before.
+    #[error("this acceptance of seeder {} was used before; ask it again", .seeder.short())]
+    UsedConsent {
+        /// Who.
+        seeder: SeederId,
+    },
     /// Consent that doesn't fit the ask any more.
     #[error("seeder {} accepted at {accepted} but asks {asked}; ask it again", .seeder.short())]
     PriceMoved {
@@ -319,6 +325,14 @@ pub enum CommitRefusal {
         width: u8,
         /// Slots of the contract.
         need: usize,
+    },
+    /// Longer lanes than there may be.
+    #[error("the commit names {leaves} leaves, more than {max}")]
+    TooManyLeaves {
+        /// Leaves named.
+        leaves: LeafIndex,
+        /// The limit.
+        max: u64,
     },
     /// More than the room.
     #[error("slot {slot} would hold {bytes} bytes, more than its room of {room}")]

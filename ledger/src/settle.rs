@@ -13,7 +13,7 @@ use tallow_types::commit::CommitCertificate;
 use tallow_types::{EpochCount, Fuel, SlotIndex};
 
 use crate::key;
-use crate::record::{Contract, Lane, Owned, Prepaid};
+use crate::record::{Contract, Former, Lane, Owned, Prepaid};
 use crate::state::{ReadError, StateRead};
 use crate::work::{Work, damaged, minus, plus};
 
@@ -58,7 +58,7 @@ fn end_lanes(work: &mut Work<'_>, contract: &mut Contract) -> Result<(), ReadErr
     let room = contract.terms.room;
     for slot in contract.slots.iter_mut() {
         if let Some(lane) = slot.lane.take_if(|lane| lane.ends.is_some_and(|ends| ends <= work.epoch)) {
-            slot.former = Some(lane.seeder);
+            slot.former = Some(Former { seeder: lane.seeder, consent: lane.consent });
             free(work, &lane, room)?;
         }
     }

@@ -42,7 +42,7 @@ mod tests {
             (1_000, 1 << 20, least),
             (1_100, 1 << 20, Fuel::new(1_100)),
             (1_100, (2 << 20) - 1, Fuel::new(2_199)),
-            (u64::MAX, u64::MAX, Fuel::new(u128::from(u64::MAX) * u128::from(u64::MAX) >> 20)),
+            (u64::MAX, u64::MAX, Fuel::new((u128::from(u64::MAX) * u128::from(u64::MAX)) >> 20)),
         ] {
             assert_eq!(rate(&params, FuelPerMibEpoch::new(price), Bytes::new(bytes)), expected);
         }

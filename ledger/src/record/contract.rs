@@ -9,8 +9,8 @@ use tallow_types::contract::Terms;
 use tallow_types::limits::{LEASES_KEPT, SLOTS_MAX};
 use tallow_types::params::Params;
 use tallow_types::{
-    AccountId, Bounded, Bytes, CommitHash, ContractId, Epoch, EpochCount, Fuel, FuelPerMibEpoch, LaneRoot,
-    LeafIndex, Lease, PublicKey, SeederId, SlotIndex, TimeMs, tagged,
+    AccountId, Bounded, Bytes, CommitHash, ContractId, Epoch, EpochCount, Fuel, FuelPerMibEpoch, Height,
+    LaneRoot, LeafIndex, Lease, PublicKey, SeederId, SlotIndex, TimeMs, tagged,
 };
 
 pub use tallow_market::phase::Phase;
@@ -64,7 +64,16 @@ pub struct Slot {
     /// The slot as somebody holds it; `None` while vacant.
     pub lane: Option<Lane>,
     /// Who held it before: what it countersigned still counts.
-    pub former: Option<SeederId>,
+    pub former: Option<Former>,
+}
+
+/// Who held a slot before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Former {
+    /// The seeder.
+    pub seeder: SeederId,
+    /// When its consent expired: it is not seated again by the same one.
+    pub consent: Height,
 }
 
 /// A slot as held by one seeder.
@@ -76,6 +85,8 @@ pub struct Lane {
     pub price: FuelPerMibEpoch,
     /// How long before leaving its seeder says so.
     pub notice: EpochCount,
+    /// When the seeder's consent expires, by which another consent is told from a repetition.
+    pub consent: Height,
     /// Who locked the collateral, and gets it back.
     pub backer: AccountId,
     /// What is locked.

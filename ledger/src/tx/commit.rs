@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use tallow_types::commit::{Commit, CommitCertificate, Countersignature};
+use tallow_types::limits::LANE_LEAVES_MAX;
 use tallow_types::{Bounded, Bytes, SeederId, SlotIndex};
 
 use crate::key;
@@ -55,6 +56,9 @@ fn check_shape(contract: &Contract, commit: &Commit) -> Result<(), CommitRefusal
     let (have, need) = (commit.slots.len(), contract.slots.len());
     if have != need || usize::from(commit.width) > need {
         return Err(CommitRefusal::Shape { have, width: commit.width, need });
+    }
+    if commit.leaves.get() > LANE_LEAVES_MAX {
+        return Err(CommitRefusal::TooManyLeaves { leaves: commit.leaves, max: LANE_LEAVES_MAX });
     }
     let room = contract.terms.room;
     match (0u8..).zip(commit.slots.iter()).find(|(_, state)| state.bytes > room) {
@@ -113,7 +117,8 @@ fn add(
         named.push(counter.slot);
         let holder = slot.lane.map(|lane| lane.seeder);
         let holds = |seeder: SeederId| holder == Some(seeder);
-        let counts = holds(counter.seeder) || slot.former == Some(counter.seeder);
+        let counts =
+            holds(counter.seeder) || slot.former.is_some_and(|former| former.seeder == counter.seeder);
         // What the present holder signed is worth more than what the former one did.
         let better = known.get(&counter.slot).is_none_or(|old| !holds(old.seeder) && holds(counter.seeder));
         if counts && better {

@@ -7,7 +7,7 @@ use tallow_types::commit::Rank;
 use tallow_types::contract::{Acceptance, SignedAcceptance, Terms};
 use tallow_types::limits::ROOM_MAX;
 use tallow_types::policy::Policy;
-use tallow_types::{AccountId, Bounded, Bytes, ContractId, Fuel, LaneRoot, SeederId, SlotIndex};
+use tallow_types::{AccountId, Bounded, Bytes, ContractId, Fuel, Height, LaneRoot, SeederId, SlotIndex};
 
 use crate::key;
 use crate::record::{Contract, Lane, LeaseRecord, Owned, Seeder, Slot};
@@ -104,8 +104,11 @@ fn seat(work: &mut Work<'_>, contract: &mut Contract, acceptances: &[SignedAccep
             free: seeder.free(),
         };
         placement.add(&candidate).map_err(LanesRefusal::from)?;
-        let lane = lock(work, &terms, seeder)?;
-        contract.slots[usize::from(acceptance.slot.get())].lane = Some(lane);
+        let slot = &mut contract.slots[usize::from(acceptance.slot.get())];
+        if slot.former.is_some_and(|f| f.seeder == acceptance.seeder && f.consent >= acceptance.expires) {
+            return Err(LanesRefusal::UsedConsent { seeder: acceptance.seeder }.into());
+        }
+        slot.lane = Some(lock(work, &terms, seeder, acceptance.expires)?);
     }
     let next = work.next_epoch()?;
     work.queue(contract, next);
@@ -131,7 +134,7 @@ fn check_acceptance(work: &Work<'_>, contract: &Contract, acceptance: &Acceptanc
 }
 
 /// Locks the collateral of a new lane and reserves its room.
-fn lock(work: &mut Work<'_>, terms: &Terms, mut seeder: Seeder) -> Result<Lane, Stop> {
+fn lock(work: &mut Work<'_>, terms: &Terms, mut seeder: Seeder, consent: Height) -> Result<Lane, Stop> {
     let (id, backer, price) = (seeder.ask.seeder, seeder.backer, seeder.ask.price);
     let need = collateral::of_lane(&work.params, price, terms.room).ok_or(Refusal::Overflow)?;
     let have = work.balance(&backer)?;
@@ -147,6 +150,7 @@ fn lock(work: &mut Work<'_>, terms: &Terms, mut seeder: Seeder) -> Result<Lane, 
         seeder: id,
         price,
         notice: seeder.ask.notice,
+        consent,
         backer,
         collateral: need,
         root: LaneRoot::ZERO,

@@ -63,7 +63,8 @@ fn bad_items_make_no_block() {
     let env = world.env(world.soon());
     let body = Body { transactions: Bounded::new(vec![tx]).unwrap(), ..Body::default() };
     let error = execute(&world.state, &env, &body).map(|_| ());
-    assert!(matches!(error, Err(BlockError::Transaction { refusal: Refusal::Funds { .. }, .. })));
+    let Err(BlockError::Transaction { refusal, .. }) = error else { panic!("{error:?}") };
+    assert!(matches!(*refusal, Refusal::Funds { .. }));
     let body = Body { proofs: Bounded::new(vec![world.proof(0)]).unwrap(), ..Body::default() };
     let error = execute(&world.state, &env, &body).map(|_| ());
     assert!(matches!(error, Err(BlockError::Proof { refusal: ProofRefusal::NoLanes { .. }, .. })));

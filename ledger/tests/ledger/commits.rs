@@ -90,6 +90,10 @@ fn bad_commits_are_refused() {
     wide.width = 5;
     let wide = make(&world, wide, &all);
     assert!(matches!(refused(&mut world, &wide), No::Shape { width: 5, .. }));
+    let mut long = good.clone();
+    long.leaves = tallow_types::LeafIndex::new(tallow_types::limits::LANE_LEAVES_MAX + 1);
+    let long = make(&world, long, &all);
+    assert!(matches!(refused(&mut world, &long), No::TooManyLeaves { .. }));
     let full = make(&world, world.commit(contract, lease, 5, &[MIB, ROOM + 1, MIB, MIB]), &all);
     let expected =
         No::NoRoom { slot: SlotIndex::new(1), bytes: Bytes::new(ROOM + 1), room: Bytes::new(ROOM) };

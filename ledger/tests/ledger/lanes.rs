@@ -146,6 +146,7 @@ fn lock_of_lane(world: &World) -> Fuel {
 #[test]
 fn lanes_end_from_both_sides() {
     let mut world = World::with_asks(6);
+    let first_consent = world.acceptance(&world.terms(0, 0), 0, 0).expires;
     let contract = world.open(0, &[0, 1, 2], 1 << 40);
     let tx = end(&mut world, 1, contract, 0);
     assert!(matches!(reason(world.refused(tx)), No::NotYours { .. }));
@@ -167,6 +168,10 @@ fn lanes_end_from_both_sides() {
     world.pass_epoch(&[1, 2]);
     assert_eq!(held(&world), [2]);
     let terms = world.terms(0, 0);
+    let mut used = world.acceptance(&terms, 0, 0);
+    used.expires = first_consent;
+    let tx = fill(&mut world, contract, used, 0);
+    assert!(matches!(reason(world.refused(tx)), No::UsedConsent { .. }), "one consent, one lane");
     let acceptance = world.acceptance(&terms, 0, 4);
     let tx = fill(&mut world, contract, acceptance, 4);
     world.pass(vec![tx]);

@@ -259,6 +259,11 @@ impl World {
             let lanes: u64 = contracts.iter().map(mine).sum();
             let room: u64 = contracts.iter().map(|c| mine(c) * c.terms.room.get()).sum();
             assert_eq!((u64::from(seeder.lanes), seeder.reserved.get()), (lanes, room));
+            let mine = |c: &Contract| {
+                let lanes = c.lanes().filter(|(_, lane)| lane.seeder == seeder.ask.seeder);
+                lanes.map(|(_, lane)| lane.collateral.get()).sum::<u128>()
+            };
+            assert_eq!(seeder.collateral.get(), contracts.iter().map(mine).sum::<u128>());
         }
     }
 
