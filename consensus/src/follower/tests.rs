@@ -1,9 +1,8 @@
-#![expect(clippy::unwrap_used, reason = "a folder for a test can be made")]
-
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use tallow_ledger::state::Records;
 use tallow_types::block::Header;
 use tallow_types::sign::Keypair;
 use tallow_types::wire::ChainStatus;
@@ -51,7 +50,7 @@ async fn catch_up(follower: &Follower, source: &Chain) -> Progress {
 }
 
 /// All records and the header: what two nodes must have in common.
-fn contents(chain: &Chain) -> (Header, Vec<(Vec<u8>, Vec<u8>)>) {
+fn contents(chain: &Chain) -> (Header, Records) {
     let view = chain.view().expect("reads");
     (view.header().clone(), chain.scan(&[], &[], usize::MAX).expect("reads"))
 }

@@ -55,6 +55,9 @@ pub enum RunError {
     Block(#[from] BlockError),
 }
 
+/// Who gets which answer, and how long it may take until the next call.
+pub type Handled = (Vec<(Ticket, Answer)>, Option<Duration>);
+
 /// The machine and its disk, without thread or clock: what the shell drives, and tests too.
 pub struct Runner {
     core: Core,
@@ -84,16 +87,11 @@ impl Runner {
         &self.chain
     }
 
-    /// Handles one event: what is to be committed is on disk when this returns. Answers who gets which answer, and how
-    /// long it may take until the next call.
+    /// Handles one event: what is to be committed is on disk when this returns.
     ///
     /// # Errors
     /// [`RunError`]: the validator must not go on, and nobody may be told anything.
-    pub fn handle(
-        &mut self,
-        now: TimeMs,
-        event: Event,
-    ) -> Result<(Vec<(Ticket, Answer)>, Option<Duration>), RunError> {
+    pub fn handle(&mut self, now: TimeMs, event: Event) -> Result<Handled, RunError> {
         let view = self.chain.view()?;
         let effects = self.core.handle(&view, now, event)?;
         drop(view);

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use tallow_ledger::key as state_key;
 use tallow_ledger::record::{Account, Head};
 use tallow_types::fault::Code;
@@ -10,6 +8,9 @@ use super::*;
 use crate::Clock;
 use crate::chain::Chain;
 use crate::testing::*;
+
+mod crash;
+mod lockstep;
 
 fn balance(chain: &Chain, n: u8) -> Fuel {
     let bytes = chain.get(&state_key::account(&account(n))).expect("reads").expect("endowed");
@@ -141,99 +142,6 @@ fn a_manual_clock_moves_when_told() {
     assert_eq!(epoch(&runner), Epoch::new(10));
     let answers = drive(&mut runner, at(0), Event::Tick(54, TICK_EPOCHS_MAX + 1));
     assert!(matches!(&answers[..], [(54, Answer::Refused(fault))] if fault.code() == Code::Malformed));
-}
-
-/// Everything that was promised while a validator ran, across crashes.
-#[derive(Default)]
-struct Promises {
-    /// Hash of the block signed at each height.
-    signed: BTreeMap<Height, tallow_types::BlockHash>,
-    /// Transactions that were acknowledged.
-    acknowledged: Vec<(tallow_types::IdempotencyKey, tallow_types::wire::Receipt)>,
-}
-
-impl Promises {
-    fn note_signed(&mut self, guard: &Guard) {
-        if let Some(block) = guard.signed() {
-            let hash = block.header.hash();
-            let first = *self.signed.entry(block.header.height).or_insert(hash);
-            assert_eq!(first, hash, "two blocks of height {}", block.header.height);
-        }
-    }
-
-    fn check(&self, chain: &Chain) {
-        for (key, receipt) in &self.acknowledged {
-            assert_eq!(
-                chain.receipt(key).expect("reads").as_ref(),
-                Some(receipt),
-                "an acknowledged block is lost"
-            );
-        }
-    }
-}
-
-/// Goal: whatever the power does, nothing acknowledged is lost, nothing is applied twice, and no height is signed twice.
-/// Method: transfers and ticks on disks that fail at a random write or sync and keep a random part of what was not
-/// synced; open again; compare with every promise.
-#[test]
-fn crashes_keep_every_promise() {
-    let dir = tempfile::tempdir().expect("a folder");
-    for seed in 0..40 {
-        let mut random = Random(seed);
-        let (ledger, guard) = (Disk::default(), Disk::default());
-        let (mut promises, mut next, mut crashes) = (Promises::default(), 0u64, 0);
-        while crashes < 6 {
-            if random.below(4) > 0 {
-                let disk = if random.below(2) == 0 { &ledger } else { &guard };
-                disk.fail_after(random.below(120));
-            }
-            if let Some(mut runner) = validator_on(&ledger, &guard, dir.path(), Clock::Manual) {
-                promises.note_signed(&runner.guard);
-                promises.check(runner.chain());
-                run_until_failure(&mut runner, &mut random, &mut promises, &mut next);
-            }
-            ledger.crash(|| u8::try_from(random.below(256)).expect("a byte"));
-            guard.crash(|| u8::try_from(random.below(256)).expect("a byte"));
-            crashes += 1;
-        }
-        let runner = validator_on(&ledger, &guard, dir.path(), Clock::Manual)
-            .unwrap_or_else(|| panic!("seed {seed}: it does not open again"));
-        promises.note_signed(&runner.guard);
-        promises.check(runner.chain());
-        check_money(runner.chain(), next);
-    }
-}
-
-/// Uses a validator until its disk fails, or for a while.
-fn run_until_failure(runner: &mut Runner, random: &mut Random, promises: &mut Promises, next: &mut u64) {
-    let mut sent = BTreeMap::new();
-    for step in 0..24 {
-        let event = match random.below(8) {
-            0 => Event::Tick(0, 1),
-            1..=3 => Event::Wake,
-            _ => {
-                *next += 1;
-                let tx = transfer(10, 11, 1, *next);
-                sent.insert(*next, tx.core.key);
-                Event::Submit(*next, Box::new(tx))
-            }
-        };
-        let result = runner.handle(at(step * 20), event);
-        promises.note_signed(&runner.guard);
-        let Ok((answers, _)) = result else { return };
-        for (ticket, answer) in answers {
-            if let (Some(key), Answer::Applied(receipt)) = (sent.get(&ticket), answer) {
-                promises.acknowledged.push((*key, receipt));
-            }
-        }
-    }
-}
-
-/// The receiver has one unit for each transfer that has a receipt.
-fn check_money(chain: &Chain, sent: u64) {
-    let keys = (1..=sent).map(|n| transfer(10, 11, 1, n).core.key);
-    let applied = keys.filter(|key| chain.receipt(key).expect("reads").is_some()).count();
-    assert_eq!(balance(chain, 11).get(), (1 << 60) + applied as u128);
 }
 
 /// Goal: a validator whose ledger was put back from a copy, or whose guard is gone, does not sign; one that died between
@@ -389,115 +297,4 @@ fn strangers_keys_are_refused() {
         ..config(Clock::Wall)
     };
     assert!(matches!(Runner::new(seat(), vrf), Err(RunError::NotValidator)));
-}
-
-/// Goal: a validator whose disk fails stops at once, says why, and has acknowledged nothing that is not on disk. Method:
-/// the power fails after some blocks; then open what is left.
-#[tokio::test]
-async fn a_failing_disk_stops_the_validator() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let (ledger, guard) = (Disk::default(), Disk::default());
-    let runner = validator_on(&ledger, &guard, dir.path(), Clock::Manual).expect("opens");
-    ledger.fail_after(60);
-    let seat = Seat { chain: runner.chain().clone(), guard: runner.guard };
-    let handle = spawn(seat, config(Clock::Manual)).expect("starts");
-    let mut applied = Vec::new();
-    let fault = loop {
-        let tx = transfer(10, 11, 1, applied.len() as u64);
-        match handle.submit(tx.clone()).await {
-            Ok(receipt) => applied.push((tx.core.key, receipt)),
-            Err(fault) => break fault,
-        }
-    };
-    assert_eq!(fault.code(), Code::Internal);
-    assert!(handle.stopped().await.expect("a reason").contains("power"));
-    drop(handle);
-    ledger.crash(|| 0);
-    guard.crash(|| 0);
-    let runner = validator_on(&ledger, &guard, dir.path(), Clock::Manual).expect("opens");
-    for (key, receipt) in applied {
-        assert_eq!(runner.chain().receipt(&key).expect("reads"), Some(receipt));
-    }
-}
-
-/// Goal: validator and followers are in lockstep whatever happens in whatever order: same blocks, same records, money
-/// conserved. Method: seeds; transfers good and bad, ticks, halts, restarts, one follower close behind, one that sleeps
-/// long enough to need snapshots.
-#[tokio::test]
-async fn lockstep_by_seed() {
-    let mut snapshots = 0;
-    for seed in 0..6 {
-        let mut random = Random(seed);
-        let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().expect("a folder")).collect();
-        let clock = if seed % 2 == 0 { Clock::Manual } else { Clock::Wall };
-        let mut runner = validator(dirs[0].path(), clock, 6);
-        let follow = |n: usize| {
-            let chain = Chain::open(dirs[n].path(), &genesis(), options(4)).expect("opens");
-            crate::Follower::new(chain)
-        };
-        let (mut near, far) = (follow(1), follow(2));
-        let mut now = 0;
-        for id in 0..120 {
-            now += random.below(1_500);
-            match random.below(24) {
-                0 => drop(drive(&mut runner, at(now), Event::Tick(0, 1))),
-                1 => now += 1_000_000,
-                2 => {
-                    drop(runner);
-                    runner = validator(dirs[0].path(), clock, 6);
-                }
-                3 => {
-                    drop(near);
-                    near = follow(1);
-                }
-                4 => {
-                    let source: &dyn crate::Source = &**runner.chain();
-                    snapshots += u64::from(step_to(&far, source).await);
-                }
-                5..=9 => drop(drive(&mut runner, at(now), Event::Wake)),
-                _ => {
-                    let amount = if random.below(6) == 0 { 1 << 70 } else { u128::from(random.next()) };
-                    let (from, to) = (10 + random.below(3), 10 + random.below(3));
-                    let tx = transfer(byte(from), byte(to), amount, id);
-                    drop(drive(&mut runner, at(now), Event::Submit(id, Box::new(tx))));
-                }
-            }
-            step_to(&near, &**runner.chain()).await;
-        }
-        drive(&mut runner, at(now + 100), Event::Wake);
-        for node in [&near, &far] {
-            step_to(node, &**runner.chain()).await;
-            assert_eq!(node.chain().status(), runner.chain().status(), "seed {seed}");
-            let all = |chain: &Chain| chain.scan(&[], &[], usize::MAX).expect("reads");
-            assert_eq!(all(node.chain()), all(runner.chain()), "seed {seed}");
-        }
-        conserved(runner.chain());
-    }
-    assert!(snapshots > 3, "{snapshots} snapshots: the seeds don't test them");
-}
-
-fn byte(n: u64) -> u8 {
-    u8::try_from(n).expect("small")
-}
-
-/// Follows until nothing is left; whether it took a snapshot.
-async fn step_to(node: &crate::Follower, source: &dyn crate::Source) -> bool {
-    let mut snapshot = false;
-    loop {
-        let progress = node.step(source, tallow_types::DurationMs::ZERO).await.expect("an honest source");
-        snapshot |= progress.snapshot;
-        if progress == crate::Progress::default() {
-            return snapshot;
-        }
-    }
-}
-
-/// All balances add up to what was endowed and has not burned.
-fn conserved(chain: &Chain) {
-    let supply = chain.get(state_key::SUPPLY).expect("reads").expect("there");
-    let supply: tallow_ledger::record::Supply = decode(&supply).expect("decodes");
-    let accounts = chain.scan(state_key::ACCOUNTS, &[], usize::MAX).expect("reads");
-    let total: u128 =
-        accounts.iter().map(|(_, bytes)| decode::<Account>(bytes).expect("decodes").balance.get()).sum();
-    assert_eq!(Some(Fuel::new(total)), supply.endowed.checked_sub(supply.burned));
 }
