@@ -82,12 +82,14 @@ impl Terms {
     /// The contract's id: bound to network, owner and index, so that opening it twice is one opening.
     #[must_use]
     pub fn contract(&self, chain: &ChainId) -> ContractId {
-        ContractId::new(domain::CONTRACT.hash(&[
-            chain.as_bytes(),
-            self.owner.as_bytes(),
-            &self.index.to_le_bytes(),
-        ]))
+        contract_id(chain, &self.owner, self.index)
     }
+}
+
+/// The id of an owner's contract of some index.
+#[must_use]
+pub fn contract_id(chain: &ChainId, owner: &AccountId, index: u32) -> ContractId {
+    ContractId::new(domain::CONTRACT.hash(&[chain.as_bytes(), owner.as_bytes(), &index.to_le_bytes()]))
 }
 
 /// A seeder's consent to hold one slot of a contract, before it is on the ledger.
