@@ -110,6 +110,24 @@ fn pinned_chain_executes() {
     assert_eq!(kinds.into_iter().collect::<String>(), "ACDHMNOPQSTVX", "one of each kind");
 }
 
+/// Goal: the page about the format names each kind of record by its key and tag. Method: look up those of the pinned
+/// state.
+#[test]
+fn page_names_every_record() {
+    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/formats/ledger.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for line in read("records.hex").lines() {
+        let (key, value) = line.split_once(' ').unwrap();
+        let (key, value) = (hex::decode(key).unwrap(), hex::decode(value).unwrap());
+        let begins = format!("| `{}", char::from(key[0]));
+        let row = page.lines().find(|row| row.starts_with(&begins)).unwrap();
+        if let [first, second, ..] = value[..] {
+            let tag = format!("`\"{}{}\"`", char::from(first), char::from(second));
+            assert!(row.contains(&tag), "{row} lacks {tag}");
+        }
+    }
+}
+
 fn read(name: &str) -> String {
     std::fs::read_to_string(folder().join(name)).unwrap()
 }
