@@ -160,7 +160,8 @@ fn wrong_input_is_named() {
         (pick(&slices, &[1]), vec![0], 1, 8, DecodeError::TooFew { needed: 2, found: 1 }),
         (vec![], vec![0], 1, 8, DecodeError::TooFew { needed: 2, found: 0 }),
         (pick(&slices, &[1, 1, 1]), vec![0], 1, 8, DecodeError::Twice { slot: slot(1) }),
-        (pick(&slices, &[1, 2]), vec![0, 0], 2, 8, DecodeError::Twice { slot: slot(0) }),
+        (pick(&slices, &[4, 2, 4]), vec![0], 1, 8, DecodeError::Twice { slot: slot(4) }),
+        (pick(&slices, &[1, 2]), vec![0, 3, 0], 3, 8, DecodeError::Twice { slot: slot(0) }),
         (pick(&slices, &[1, 2]), vec![5], 1, 8, DecodeError::NoSuchSlot { slot: slot(5), slots: 5 }),
         (
             vec![(slot(1), &slices[1]), (slot(200), &slices[2])],
