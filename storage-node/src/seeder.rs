@@ -7,6 +7,7 @@ mod accept;
 mod duty;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tallow_consensus::Chain;
@@ -34,6 +35,8 @@ pub struct Seeder {
     chain: Arc<Chain>,
     store: SliceStore,
     lanes: Mutex<BTreeMap<LaneKey, Arc<Mutex<Lane>>>>,
+    /// Whether missing records would have been noticed with the ledger known up to now.
+    adopted: AtomicBool,
     /// Held while room is promised, so that two promises don't take the same room.
     accepting: Mutex<()>,
 }
@@ -42,7 +45,14 @@ impl Seeder {
     /// From its parts.
     #[must_use]
     pub fn new(keypair: Keypair, chain: Arc<Chain>, store: SliceStore) -> Self {
-        Self { keypair, chain, store, lanes: Mutex::default(), accepting: Mutex::default() }
+        Self {
+            keypair,
+            chain,
+            store,
+            lanes: Mutex::default(),
+            adopted: AtomicBool::new(false),
+            accepting: Mutex::default(),
+        }
     }
 
     /// Its name.
@@ -119,10 +129,17 @@ impl Seeder {
         Ok(Some(self.lanes().entry(key).or_insert_with(|| Arc::new(Mutex::new(lane))).clone()))
     }
 
-    /// A lane that the ledger says is this seeder's. Without records it begins again as one that lost them.
+    /// A lane that the ledger says is this seeder's. Without records it begins again as one that lost them; but not
+    /// before the ledger is known up to now, because it may have signed in leases that it doesn't know of yet.
     fn own(&self, key: LaneKey, grant: &Grant) -> Result<Arc<Mutex<Lane>>, Fault> {
         if let Some(lane) = self.known(key)? {
             return Ok(lane);
+        }
+        if !self.adopted.load(Ordering::Acquire) {
+            return Err(Fault::new(
+                Code::Behind,
+                "this seeder has not compared its lanes with the ledger yet",
+            ));
         }
         let _accepting = lock(&self.accepting);
         if let Some(lane) = self.known(key)? {

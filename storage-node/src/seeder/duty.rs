@@ -1,6 +1,7 @@
 //! What a seeder does of its own accord: offers itself, proves each epoch, frees what nobody needs any more.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use tallow_ledger::key;
 use tallow_ledger::record::{Contract, Network};
@@ -130,6 +131,7 @@ impl Seeder {
     /// # Errors
     /// A fault of ledger or store.
     pub fn adopt(&self) -> Result<usize, Fault> {
+        self.adopted.store(true, Ordering::Release);
         let (mut after, mut lost) = (Vec::new(), 0);
         loop {
             let page = self.chain.scan(key::CONTRACTS, &after, 256)?;

@@ -173,9 +173,10 @@ async fn lost_records_are_not_guessed() {
     world.seeders.remove(0);
     std::fs::remove_dir_all(world.seeder_dir(0)).unwrap();
     let seeder = world.start_seeder(0);
-    assert_eq!(seeder.adopt().unwrap(), 1);
     world.store(0, contract, &[1]).await.unwrap();
     let fence = |lease| Request::Fence { contract, slot: SLOT, lease };
+    assert_eq!(world.ask(0, fence(lease)).await.unwrap_err().code(), Code::Behind, "before it has looked");
+    assert_eq!(seeder.adopt().unwrap(), 1);
     assert_eq!(world.ask(0, fence(lease)).await.unwrap_err().code(), Code::NotFound);
     let other = world.sign(commit(contract, lease, 1, CommitHash::ZERO, &[]));
     let refused = world.countersign(0, &[other], LaneChange::default()).await;
