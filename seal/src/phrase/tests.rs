@@ -121,3 +121,17 @@ fn distances() {
         assert_eq!(distance(typed, word), expected, "{typed} {word}");
     }
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
+
+    /// Goal: nothing that is typed panics. Method: random text, and 24 random scraps of it.
+    #[test]
+    fn any_text_is_answered(text in "\\PC{0,60}", scraps in proptest::collection::vec("[a-z\u{e9}]{1,9}", 24)) {
+        proptest::prop_assert!(Phrase::parse(&text).is_err());
+        match Phrase::parse(&scraps.join(" ")) {
+            Err(error) => proptest::prop_assert!(!error.to_string().is_empty()),
+            Ok(phrase) => proptest::prop_assert!(phrase.words().eq(scraps.iter().map(String::as_str))),
+        }
+    }
+}
