@@ -9,6 +9,7 @@ pub mod block;
 mod epoch;
 pub mod genesis;
 pub mod key;
+pub mod lease;
 pub mod light;
 mod proof;
 pub mod record;

@@ -102,11 +102,10 @@ fn activate(work: &mut Work<'_>, contract: &mut Contract) -> Result<(), ReadErro
     Ok(())
 }
 
-/// Charges the next epochs in advance, as many as fuel and the next change allow; without fuel for one, nobody is paid
-/// until somebody refuels.
+/// Charges the next epochs in advance, as many as fuel allows; without fuel for one, nobody is paid until somebody
+/// refuels. A lane that ends before is settled at its end, where the rest returns.
 fn charge(work: &mut Work<'_>, contract: &mut Contract) -> Result<(), ReadError> {
-    let next_end = contract.lanes().filter_map(|(_, lane)| lane.ends).min();
-    if let Some(end) = next_end {
+    if let Some(end) = contract.lanes().filter_map(|(_, lane)| lane.ends).min() {
         work.queue(contract, end);
     }
     // A rate beyond all money is one that no fuel pays.
@@ -118,8 +117,7 @@ fn charge(work: &mut Work<'_>, contract: &mut Contract) -> Result<(), ReadError>
         Some(0) | None => return Ok(()),
         Some(count) => u64::try_from(count).unwrap_or(u64::MAX),
     };
-    let until_end = next_end.map_or(u64::MAX, |end| end.since(work.epoch).get());
-    prepay(work, contract, total, count.min(work.params.settle.get()).min(until_end))
+    prepay(work, contract, total, count.min(work.params.settle.get()))
 }
 
 /// Moves the price of `count` epochs into the escrow and notes where each lane's earnings begin.

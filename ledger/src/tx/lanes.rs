@@ -190,7 +190,7 @@ pub(super) fn end(
         return Err(LanesRefusal::Ending { slot, ends }.into());
     }
     lane.ends = Some(ends);
-    // A boundary settles the contract and charges up to the end; so the end is a boundary at which it is due.
+    // The next boundary sees the end and queues the contract for it.
     work.queue(&mut contract, next);
     work.save_contract(&contract);
     Ok(())

@@ -117,7 +117,7 @@ fn settlement_by_hand() {
         world.certificate(world.commit(contract, lease, 1, &[MIB, 2 * MIB, 3 * MIB, 0]), 10, &[0, 1, 2]);
     let post = world.tx(0, Action::Post(certificate));
     world.pass(vec![post]);
-    world.pass_epoch(&[0]);
+    world.pass_epoch(&[0, 1, 2]);
     let balances = || [0, 1, 2].map(|n| owner(20 + n));
     let start = balances().map(|account| world.balance(&account).get());
     let burned = light::supply(&world.state).unwrap().burned.get();
