@@ -1,0 +1,449 @@
+//! Listing, health, removing, money, repair and restore.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tallow_ledger::{key, record};
+use tallow_market::quote::{self, Funds, LaneCost};
+use tallow_seal::catalog::Catalog;
+use tallow_seal::entry::{Content, Entry, Kind};
+use tallow_seal::path::BlobPath;
+use tallow_types::id::AccountId;
+use tallow_types::tx::Action;
+use tallow_types::unit::{Bytes, DurationMs, Epoch, EpochCount, Fuel, FuelPerMibEpoch, TimeMs};
+use tokio::sync::oneshot;
+
+use crate::book::{Book, content_leaves};
+use crate::client::{Client, Sight, gone};
+use crate::error::{Explain as _, GetError, PutError, SessionError};
+use crate::get::{lookup, missing};
+use crate::place::{ceiling, suited};
+use crate::progress::{Progress, Silent, Stage};
+use crate::put::Active;
+use crate::report::{
+    Balance, ContractReport, Listed, ListedKind, Paid, Quote, RepairReport, RestoreReport, RmReport,
+    SlotReport, Stat,
+};
+use crate::write::committer::Command;
+use crate::write::group::Finish;
+
+fn silent() -> Arc<dyn Progress> {
+    Arc::new(Silent)
+}
+
+impl Client {
+    /// Lists what is below a path, or at it: direct children, or everything. An empty path means the top.
+    ///
+    /// # Errors
+    /// The path isn't there, or the catalog can't be read.
+    pub async fn ls(&self, prefix: &str, recursive: bool) -> Result<Vec<Listed>, GetError> {
+        let (book, ..) = self.inner.view(silent()).await?;
+        let found = lookup(&book.catalog, prefix)?;
+        if recursive {
+            return Ok(found.into_iter().map(|(path, entry)| listed(path.as_str(), entry)).collect());
+        }
+        Ok(children(prefix, &found))
+    }
+
+    /// What is known of one path, with the health of the contract that holds it.
+    ///
+    /// # Errors
+    /// The path isn't there, or the catalog can't be read.
+    pub async fn stat(&self, path: &str) -> Result<Stat, GetError> {
+        let (book, _, sight) = self.inner.view(silent()).await?;
+        let found = lookup(&book.catalog, path)?;
+        let entry = match found.first() {
+            Some((first, entry)) if first.as_str() == path => listed(path, entry),
+            _ => folder(path, &found),
+        };
+        let (mut files, mut bytes, mut inline, mut leaves) = (0, 0, 0, BTreeSet::new());
+        for (_, entry) in &found {
+            let Kind::File(content) = &entry.kind else { continue };
+            files += 1;
+            bytes += content.size().get();
+            inline += u64::from(matches!(content, Content::Inline(_)));
+            leaves.extend(content_leaves(content));
+        }
+        let contract = self.report(&book, &sight).await?;
+        Ok(Stat { entry, files, bytes, stripes: leaves.len() as u64, inline, contract })
+    }
+
+    /// The health and the money of the account's contract.
+    ///
+    /// # Errors
+    /// There is none, or it can't be reached.
+    pub async fn contract(&self) -> Result<ContractReport, SessionError> {
+        // Health must be told even when the catalog can't be read any more.
+        match self.inner.view(silent()).await {
+            Ok((book, _, sight)) => self.report(&book, &sight).await,
+            Err(SessionError::Unreadable { .. }) => {
+                let sight = self.inner.sight().await?;
+                self.report(&Book::default(), &sight).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn report(&self, book: &Book, sight: &Sight) -> Result<ContractReport, SessionError> {
+        let params = self.inner.chain.params().await?;
+        let head: Option<record::Head> = self.inner.chain.record(key::HEAD.to_vec()).await?;
+        let contract = &sight.contract;
+        let profile = contract.terms.profile;
+        let ids: Vec<_> = contract.lanes().map(|(_, lane)| lane.seeder).collect();
+        let seeders = self.inner.chain.seeders_of(&ids).await?;
+        let newest = sight.newest.as_ref().map(|signed| signed.commit.hash());
+        let commit = sight.newest.as_ref().map(|signed| &signed.commit);
+        let mut slots = Vec::new();
+        for slot in profile.slot_indices() {
+            let lane = contract.lane(slot);
+            let answer = sight.answered.iter().find(|(other, _)| *other == slot).map(|(_, newest)| newest);
+            let signed = answer.and_then(|signed| signed.as_ref());
+            let record = lane.and_then(|lane| seeders.iter().find(|other| other.ask.seeder == lane.seeder));
+            let missing = book.rows.iter().flatten().filter(|row| !row.present.contains(slot)).count() as u64;
+            slots.push(SlotReport {
+                slot: slot.get(),
+                seeder: lane.map(|lane| lane.seeder),
+                price: lane.map_or(FuelPerMibEpoch::ZERO, |lane| lane.price),
+                region: record.map_or_else(String::new, |record| record.ask.region.as_str().to_owned()),
+                online: answer.is_some(),
+                current: answer.is_some() && signed.map(|signed| signed.commit.hash()) == newest,
+                missing,
+                bytes: commit
+                    .and_then(|commit| commit.slots.get(usize::from(slot.get())))
+                    .map_or(Bytes::ZERO, |state| state.bytes),
+            });
+        }
+        let count = |test: fn(&SlotReport) -> bool| {
+            u8::try_from(slots.iter().filter(|slot| test(slot)).count()).unwrap_or(u8::MAX)
+        };
+        let (held, healthy) = (count(|slot| slot.seeder.is_some()), count(|slot| slot.current));
+        let width = commit.map_or(held, |commit| commit.width);
+        let lanes = contract.lanes().map(|(slot, lane)| LaneCost {
+            price: lane.price,
+            bytes: slots.get(usize::from(slot.get())).map_or(lane.bytes, |slot| slot.bytes.max(lane.bytes)),
+        });
+        let burn = quote::per_epoch(&params, lanes).unwrap_or(Fuel::MAX);
+        let epoch = head.map_or(Epoch::ZERO, |head| head.epoch.epoch);
+        let prepaid_until = contract.prepaid.map_or(epoch, |prepaid| prepaid.until);
+        let paid_until = quote::paid_until(Funds { fuel: contract.fuel, prepaid_until, per_epoch: burn });
+        let paid_until_time =
+            paid_until.zip(head).and_then(|(until, head)| ends_at(until, &head, params.epoch));
+        Ok(ContractReport {
+            contract: contract.id,
+            profile,
+            phase: contract.phase.to_string(),
+            held,
+            healthy,
+            width,
+            can_lose: width.min(healthy).saturating_sub(profile.data()),
+            commit: commit.map(tallow_types::commit::Commit::rank),
+            stripes: book.rows.iter().flatten().count() as u64,
+            stored: Bytes::new(
+                slots.iter().filter(|slot| slot.seeder.is_some()).map(|slot| slot.bytes.get()).sum(),
+            ),
+            room: contract.terms.room,
+            fuel: contract.fuel,
+            burn,
+            paid_until,
+            paid_until_time,
+            slots,
+        })
+    }
+
+    /// Removes a blob, or with `recursive` a folder and everything below it. Its space is freed after a grace, when nothing
+    /// else refers to it.
+    ///
+    /// # Errors
+    /// The path isn't there; a folder without `recursive`; or the commit can't be made, and nothing is removed.
+    pub async fn rm(&self, path: &str, recursive: bool) -> Result<RmReport, GetError> {
+        let writer = self.inner.writer().await?;
+        let _active = Active::begin(&writer.works.active);
+        writer.ready().await?;
+        let (book, ..) = self.inner.view(silent()).await?;
+        let found = lookup(&book.catalog, path)?;
+        let is_single = found.len() == 1 && found.first().is_some_and(|(first, _)| first.as_str() == path);
+        if !recursive && !is_single {
+            return Err(GetError::NotAFile {
+                path: path.to_owned(),
+                what: "folder",
+                wanted: "removed alone",
+            });
+        }
+        let bytes = found
+            .iter()
+            .filter(|(_, entry)| matches!(entry.kind, Kind::File(_)))
+            .map(|(_, entry)| entry.size().get())
+            .sum();
+        let changes: Vec<_> = found.iter().map(|(path, _)| ((*path).clone(), None)).collect();
+        let entries = changes.len() as u64;
+        let (reply, answer) = oneshot::channel();
+        writer.commands.send(Command::Finish(Finish { changes, reply })).await.map_err(|_| gone())?;
+        let acked = answer.await.map_err(|_| gone())?.map_err(session_of)?;
+        Ok(RmReport { entries, bytes, dead_stripes: acked.dead_stripes })
+    }
+
+    /// Adds fuel to the account's contract. A call that was interrupted and is made again with the same amount pays once.
+    ///
+    /// # Errors
+    /// No contract, not enough money, or no ledger.
+    pub async fn refuel(&self, amount: Fuel) -> Result<Paid, SessionError> {
+        self.has_contract().await?;
+        let action = Action::Refuel { contract: self.inner.contract, amount };
+        Ok(self.inner.chain.transact(&format!("refuel {amount}"), action).await?)
+    }
+
+    /// Takes fuel back that the notice of the lanes doesn't need.
+    ///
+    /// # Errors
+    /// No contract, not so much fuel, or no ledger.
+    pub async fn withdraw(&self, amount: Fuel) -> Result<Paid, SessionError> {
+        self.has_contract().await?;
+        let action = Action::Withdraw { contract: self.inner.contract, amount };
+        Ok(self.inner.chain.transact(&format!("withdraw {amount}"), action).await?)
+    }
+
+    /// Sends money to another account.
+    ///
+    /// # Errors
+    /// Not enough money, or no ledger.
+    pub async fn transfer(&self, to: AccountId, amount: Fuel) -> Result<Paid, SessionError> {
+        let purpose = format!("transfer {to} {amount}");
+        Ok(self.inner.chain.transact(&purpose, Action::Transfer { to, amount }).await?)
+    }
+
+    /// What the account has. An account that nobody ever paid has nothing.
+    ///
+    /// # Errors
+    /// No ledger.
+    pub async fn balance(&self) -> Result<Balance, SessionError> {
+        let account = self.inner.options.identity.account();
+        let free = self.inner.chain.account(&account).await?.map_or(Fuel::ZERO, |account| account.balance);
+        let mut in_contracts = Fuel::ZERO;
+        for (_, owned) in self.contracts().await? {
+            if let Some(contract) = self.inner.chain.contract(&owned.contract).await? {
+                let held = contract.fuel.checked_add(contract.escrow).unwrap_or(Fuel::MAX);
+                in_contracts = in_contracts.checked_add(held).unwrap_or(Fuel::MAX);
+            }
+        }
+        Ok(Balance { chain: self.inner.options.chain, account, free, in_contracts })
+    }
+
+    async fn contracts(&self) -> Result<Vec<(Vec<u8>, record::Owned)>, SessionError> {
+        let prefix = key::owned_by(&self.inner.options.identity.account());
+        let all = self.inner.chain.scan::<record::Owned>(&prefix).await?;
+        Ok(all.into_iter().filter(|(_, owned)| !owned.closed).collect())
+    }
+
+    async fn has_contract(&self) -> Result<(), SessionError> {
+        match self.inner.chain.contract(&self.inner.contract).await? {
+            Some(_) => Ok(()),
+            None => Err(SessionError::NoContract(self.inner.options.chain)),
+        }
+    }
+
+    /// What storing so many bytes for so many epochs would cost: in the account's contract if it has one, or in a new one.
+    ///
+    /// # Errors
+    /// No ledger.
+    pub async fn quote(&self, bytes: u64, epochs: u64) -> Result<Quote, SessionError> {
+        let params = self.inner.chain.params().await?;
+        let seeders = self.inner.chain.seeders().await?;
+        let plan = &self.inner.options.contract;
+        let fitting = suited(&seeders, plan, ceiling(&seeders, plan));
+        let contract = self.inner.chain.contract(&self.inner.contract).await?;
+        let profile = contract.as_ref().map_or(plan.profile, |contract| contract.terms.profile);
+        let prices: Vec<FuelPerMibEpoch> = match &contract {
+            Some(contract) => contract.lanes().map(|(_, lane)| lane.price).collect(),
+            None => {
+                fitting.iter().map(|seeder| seeder.ask.price).take(usize::from(profile.slots())).collect()
+            }
+        };
+        let unit = u64::from(tallow_types::limits::SLICE_UNIT);
+        let lane = bytes.div_ceil(u64::from(profile.data())).div_ceil(unit) * unit;
+        let before =
+            contract.as_ref().and_then(|contract| contract.lanes().map(|(_, lane)| lane.bytes).max());
+        let before = before.unwrap_or(Bytes::ZERO);
+        let cost = |bytes: u64| {
+            let lanes = prices.iter().map(|price| LaneCost { price: *price, bytes: Bytes::new(bytes) });
+            quote::per_epoch(&params, lanes).unwrap_or(Fuel::MAX)
+        };
+        let per_epoch = match &contract {
+            // What it adds: a lane that is held already pays its least fee anyway.
+            Some(_) => cost(before.get() + lane).saturating_sub(cost(before.get())),
+            None => cost(lane),
+        };
+        let total = Fuel::new(per_epoch.get().saturating_mul(u128::from(epochs)));
+        Ok(Quote {
+            profile,
+            bytes,
+            stored: Bytes::new(lane * u64::from(profile.slots())),
+            epochs,
+            per_epoch,
+            total,
+            deposit: if contract.is_some() { Fuel::ZERO } else { params.contract_deposit },
+            seeders: fitting.len(),
+        })
+    }
+
+    /// Gives vacant slots to new seeders and makes again whatever slots miss.
+    ///
+    /// # Errors
+    /// Too few seeders answer, or fewer than k good slices of something are left.
+    pub async fn repair(&self, progress: Arc<dyn Progress>) -> Result<RepairReport, SessionError> {
+        progress.stage(Stage::Connecting);
+        let writer = self.inner.writer().await?;
+        let _active = Active::begin(&writer.works.active);
+        let (reply, answer) = oneshot::channel();
+        writer.commands.send(Command::Repair(reply, progress)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Finds everything that belongs to the phrase: money, contracts, and every blob of the catalog.
+    ///
+    /// # Errors
+    /// [`SessionError::NoAccount`] if this phrase was never used on this network: never an empty store instead.
+    pub async fn restore(&self, progress: Arc<dyn Progress>) -> Result<RestoreReport, SessionError> {
+        progress.stage(Stage::Connecting);
+        let account = self.inner.options.identity.account();
+        let contracts: Vec<_> =
+            self.contracts().await?.into_iter().map(|(_, owned)| owned.contract).collect();
+        if contracts.is_empty() && self.inner.chain.account(&account).await?.is_none() {
+            return Err(SessionError::NoAccount(self.inner.options.chain));
+        }
+        let balance = self.balance().await?;
+        let (mut files, mut bytes) = (0, 0);
+        if contracts.contains(&self.inner.contract) {
+            progress.stage(Stage::Fetching);
+            let (book, ..) = self.inner.view(progress).await?;
+            for entry in book.catalog.values().filter(|entry| matches!(entry.kind, Kind::File(_))) {
+                files += 1;
+                bytes += entry.size().get();
+            }
+        }
+        Ok(RestoreReport { balance, contracts, files, bytes })
+    }
+}
+
+/// When an epoch ends, at the network's pace; halted time is not foreseen.
+fn ends_at(until: Epoch, head: &record::Head, epoch: DurationMs) -> Option<TimeMs> {
+    let whole = until.get().saturating_sub(head.epoch.epoch.get()).checked_mul(epoch.get())?;
+    head.time.after(DurationMs::new(whole.saturating_sub(head.epoch.elapsed.get())))
+}
+
+fn session_of(error: PutError) -> GetError {
+    GetError::Session(match error {
+        PutError::Session(inner) => inner,
+        other => SessionError::Shared { text: other.to_string(), kind: other.kind(), hint: other.hint() },
+    })
+}
+
+fn listed(path: &str, entry: &Entry) -> Listed {
+    let kind = match &entry.kind {
+        Kind::File(_) => ListedKind::File,
+        Kind::Dir => ListedKind::Folder,
+        Kind::Symlink(target) => ListedKind::Link(String::from_utf8_lossy(target.as_bytes()).into_owned()),
+    };
+    let modified = entry.modified;
+    Listed {
+        path: path.to_owned(),
+        kind,
+        size: entry.size().get(),
+        mtime_ms: modified
+            .seconds()
+            .saturating_mul(1000)
+            .saturating_add(i64::from(modified.nanos() / 1_000_000)),
+        mode: entry.mode.bits(),
+        stored_at: entry.stored_at,
+    }
+}
+
+/// A folder that has no entry of its own, from what is below it.
+fn folder(path: &str, found: &[(&BlobPath, &Entry)]) -> Listed {
+    let newest =
+        found.iter().map(|(path, entry)| listed(path.as_str(), entry)).max_by_key(|entry| entry.mtime_ms);
+    Listed {
+        path: path.to_owned(),
+        kind: ListedKind::Folder,
+        size: found.iter().map(|(_, entry)| entry.size().get()).sum(),
+        mtime_ms: newest.as_ref().map_or(0, |entry| entry.mtime_ms),
+        mode: 0o700,
+        stored_at: newest.map_or(TimeMs::ZERO, |entry| entry.stored_at),
+    }
+}
+
+/// The direct children of a folder, or the blob itself. Folders show the size of what is in them.
+fn children(prefix: &str, found: &[(&BlobPath, &Entry)]) -> Vec<Listed> {
+    let skip = if prefix.is_empty() { 0 } else { prefix.len() + 1 };
+    let mut groups: BTreeMap<&str, Vec<(&BlobPath, &Entry)>> = BTreeMap::new();
+    for (path, entry) in found {
+        let Some(rest) = path.as_str().get(skip..) else {
+            if entry.kind != Kind::Dir {
+                return vec![listed(path.as_str(), entry)];
+            }
+            continue;
+        };
+        let end = rest.find('/').map_or(path.as_str().len(), |at| skip + at);
+        groups.entry(&path.as_str()[..end]).or_default().push((path, entry));
+    }
+    let one = |(name, group): (&str, Vec<(&BlobPath, &Entry)>)| match group.first() {
+        Some((path, entry)) if path.as_str() == name => {
+            let below = group.iter().skip(1).map(|(_, entry)| entry.size().get()).sum::<u64>();
+            let mut own = listed(name, entry);
+            own.size += below;
+            own
+        }
+        _ => folder(name, &group),
+    };
+    groups.into_iter().map(one).collect()
+}
+
+/// Whether a catalog has anything at or below a path.
+#[cfg(test)]
+fn has(catalog: &Catalog, path: &str) -> bool {
+    lookup(catalog, path).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tallow_seal::entry::{FileTime, Mode};
+    use tallow_types::codec::Bounded;
+
+    fn catalog(paths: &[&str]) -> Catalog {
+        let entry = |kind| Entry {
+            kind,
+            modified: FileTime::default(),
+            mode: Mode::from_system(0o644),
+            stored_at: TimeMs::ZERO,
+        };
+        paths
+            .iter()
+            .map(|path| {
+                let (path, kind) = match path.strip_suffix('/') {
+                    Some(path) => (path, Kind::Dir),
+                    None => (*path, Kind::File(Content::Inline(Bounded::new(vec![0; 5]).expect("small")))),
+                };
+                (BlobPath::parse(path).expect("valid"), entry(kind))
+            })
+            .collect()
+    }
+
+    /// Goal: children are shown once each, folders with or without an entry of their own. Method: names that sort between.
+    #[test]
+    fn children_are_grouped() {
+        let catalog = catalog(&["a/", "a.b", "a/x", "a/y/z", "c/d"]);
+        let names = |prefix: &str| {
+            let found = lookup(&catalog, prefix).expect("is there");
+            let listed = children(prefix, &found);
+            listed.into_iter().map(|one| (one.path, one.size, one.kind)).collect::<Vec<_>>()
+        };
+        let (file, folder) = (ListedKind::File, ListedKind::Folder);
+        let own = |name: &str, size, kind: &ListedKind| (name.to_owned(), size, kind.clone());
+        assert_eq!(names(""), [own("a", 10, &folder), own("a.b", 5, &file), own("c", 5, &folder)]);
+        assert_eq!(names("a"), [own("a/x", 5, &file), own("a/y", 5, &folder)]);
+        assert_eq!(names("a/x"), [own("a/x", 5, &file)]);
+        assert!(has(&catalog, "c") && !has(&catalog, "b") && !has(&catalog, "a/"));
+        let missed = missing(&catalog, "a.c");
+        assert!(matches!(missed, GetError::NotFound { near, .. } if near.contains(&"a.b".to_owned())));
+    }
+}

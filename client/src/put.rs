@@ -1,0 +1,378 @@
+//! `put`: reads the source, cuts, seals and packs it on a thread of its own, and asks for a commit when all is packed.
+//!
+//! Guarantees: one chunk at a time is in the reader's hands; a file that changes while it is read is read once more, and
+//! then left out with its reason, or an error if it is all there is to store; nothing is visible before the commit.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tallow_market::quote;
+use tallow_seal::chunk::Sealer;
+use tallow_seal::cut::{Cutter, Sizes};
+use tallow_seal::entry::{FileTime, LinkTarget, Mode};
+use tallow_seal::path::BlobPath;
+use tallow_types::limits::INLINE_BLOB_MAX;
+use tallow_types::tx::Action;
+use tallow_types::unit::{Bytes, TimeMs};
+use tokio::sync::oneshot;
+
+use crate::client::{Client, Writer, gone};
+use crate::error::{PutError, SessionError};
+use crate::place::epochs_of_days;
+use crate::progress::{Progress, Stage};
+use crate::report::{PutReport, Skipped};
+use crate::source::{Found, Item, Modified, RootError, Source, Walker, Watched, What};
+use crate::write::cell::{Cell, Placement, State};
+use crate::write::committer::Command;
+use crate::write::group::{Draft, DraftKind, Finish};
+
+/// Counts a put or removal as under way for as long as it lives.
+pub(crate) struct Active<'a>(&'a AtomicUsize);
+
+impl<'a> Active<'a> {
+    pub fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells the reading thread to stop when the call is dropped.
+struct Leash(Arc<AtomicBool>);
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Client {
+    /// Stores a file, a folder or a stream at a path. A folder's content goes below the path; what was there and is not in
+    /// the source stays. An empty path puts a folder's content at the top.
+    ///
+    /// Dropping the future interrupts: nothing is visible, and the same call goes on where it stopped.
+    ///
+    /// # Errors
+    /// See [`PutError`]. Nothing of the source is visible then.
+    pub async fn put(
+        &self,
+        source: Source,
+        to: &str,
+        progress: Arc<dyn Progress>,
+    ) -> Result<PutReport, PutError> {
+        let to = if to.is_empty() { None } else { Some(blob_path(to)?) };
+        progress.stage(Stage::Connecting);
+        let (source, blobs, bytes) = blocking(move || measure(source)).await??;
+        progress.expect(blobs, bytes);
+        let writer = self.inner.writer_for_put(bytes).await?;
+        let _active = Active::begin(&writer.works.active);
+        let _listening = writer.works.uplink.listen(progress.clone());
+        progress.stage(Stage::Leasing);
+        writer.ready().await?;
+        progress.stage(Stage::Storing);
+        let stored_before = writer.works.uplink.stored.load(Ordering::Relaxed);
+        let stop = Arc::new(AtomicBool::new(false));
+        let _leash = Leash(stop.clone());
+        let reading = Reading {
+            writer: writer.clone(),
+            progress: progress.clone(),
+            stop,
+            now: self.inner.options.clock.now(),
+            sizes: sizes(&writer),
+            sealer: Sealer::default(),
+            cells: Vec::new(),
+            report: PutReport::default(),
+            changes: Vec::new(),
+        };
+        let (changes, mut report) = blocking(move || reading.run(source, to)).await??;
+        progress.stage(Stage::Committing);
+        let (reply, answer) = oneshot::channel();
+        let finish = Command::Finish(Finish { changes, reply });
+        writer.commands.send(finish).await.map_err(|_| gone())?;
+        let acked = answer.await.map_err(|_| gone())??;
+        report.signers = acked.signers;
+        report.slots = acked.slots;
+        report.stored = writer.works.uplink.stored.load(Ordering::Relaxed).saturating_sub(stored_before);
+        report.lost = writer.works.uplink.lost();
+        drop(_active);
+        if writer.works.active.load(Ordering::Relaxed) == 0 {
+            writer.works.packer.forget_used();
+        }
+        self.top_up(&writer).await;
+        Ok(report)
+    }
+
+    /// Keeps the default fuel at its default duration: what a put adds is paid for as long as what was there. What was put
+    /// is safe whether this works or not, so its failure is only noted.
+    async fn top_up(&self, writer: &Writer) {
+        if self.inner.options.contract.fuel.is_some() {
+            return;
+        }
+        if let Err(error) = self.try_top_up(writer).await {
+            tracing::warn!(%error, "the contract's fuel could not be topped up");
+        }
+    }
+
+    async fn try_top_up(&self, writer: &Writer) -> Result<(), SessionError> {
+        let (chain, params) = (&self.inner.chain, &writer.works.params);
+        let Some(contract) = chain.contract(&self.inner.contract).await? else { return Ok(()) };
+        let used = Bytes::new(writer.works.uplink.room_used());
+        let lanes = contract.lanes().map(|(_, lane)| quote::LaneCost { price: lane.price, bytes: used });
+        let epochs = epochs_of_days(params, self.inner.options.contract.fuel_days);
+        let wanted = quote::for_epochs(params, lanes, epochs).unwrap_or_default();
+        let missing = wanted.saturating_sub(contract.fuel);
+        // A tenth less is not worth a transaction.
+        if missing.get() * 10 <= wanted.get() {
+            return Ok(());
+        }
+        let account = chain.account(&self.inner.options.identity.account()).await?;
+        let half = tallow_types::unit::Fuel::new(account.map_or(0, |account| account.balance.get()) / 2);
+        let amount = missing.min(half);
+        if amount.get() > 0 {
+            let action = Action::Refuel { contract: self.inner.contract, amount };
+            chain.transact("top up", action).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Parses a path that a user named.
+pub(crate) fn blob_path(text: &str) -> Result<BlobPath, PutError> {
+    BlobPath::parse(text)
+        .map_err(|error| PutError::BadPath { path: text.to_owned(), reason: error.to_string() })
+}
+
+/// Chunk sizes that fit the stripes of this client.
+fn sizes(writer: &Writer) -> Sizes {
+    Sizes::for_capacity(writer.works.packer.capacity()).unwrap_or(Sizes::STANDARD)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, PutError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| SessionError::Internal(error.to_string()).into())
+}
+
+/// What there is to read: files and bytes.
+fn measure(source: Source) -> Result<(Source, u64, u64), PutError> {
+    let Source::Path(path) = &source else { return Ok((source, 1, 0)) };
+    let (mut files, mut bytes) = (0, 0);
+    for found in walk(path)? {
+        if let Found::Item(Item { what: What::File { size }, .. }) = found {
+            files += 1;
+            bytes += size;
+        }
+    }
+    Ok((source, files, bytes))
+}
+
+fn walk(path: &Path) -> Result<Walker, PutError> {
+    let shown = path.display().to_string();
+    Walker::new(path).map_err(|error| match error {
+        RootError::Io(source) => PutError::Source { path: shown, source },
+        RootError::Odd(what) => PutError::OddSource { path: shown, what },
+    })
+}
+
+type Changes = Vec<(BlobPath, Option<Draft>)>;
+
+/// The reading side of one put.
+struct Reading {
+    writer: Writer,
+    progress: Arc<dyn Progress>,
+    stop: Arc<AtomicBool>,
+    now: TimeMs,
+    sizes: Sizes,
+    sealer: Sealer,
+    /// Stripes that this put's chunks went into.
+    cells: Vec<Arc<Cell>>,
+    report: PutReport,
+    changes: Changes,
+}
+
+/// Why one file was not read.
+enum Unread {
+    Fatal(PutError),
+    Io(std::io::Error),
+    Changed,
+}
+
+impl From<PutError> for Unread {
+    fn from(error: PutError) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+impl Reading {
+    fn run(mut self, source: Source, to: Option<BlobPath>) -> Result<(Changes, PutReport), PutError> {
+        match source {
+            Source::Reader { reader, mode } => {
+                let path = to.ok_or_else(|| PutError::BadPath {
+                    path: String::new(),
+                    reason: "a stream needs a name".into(),
+                })?;
+                let what = self.content(reader).map_err(|unread| match unread {
+                    Unread::Fatal(error) => error,
+                    Unread::Io(source) => PutError::Source { path: "the stream".into(), source },
+                    Unread::Changed => PutError::Changed { path: "the stream".into() },
+                })?;
+                self.report.files = 1;
+                self.progress.blob(path.as_str());
+                let (modified, mode) = (FileTime::from_clock(self.now), Mode::from_system(mode));
+                let draft = Draft { what, modified, mode, stored_at: self.now };
+                self.changes.push((path, Some(draft)));
+            }
+            Source::Path(root) => {
+                for found in walk(&root)? {
+                    match found {
+                        Found::Skipped(skipped) => self.report.skipped.push(skipped),
+                        Found::Item(item) => self.item(item, to.as_ref())?,
+                    }
+                }
+            }
+        }
+        Ok((self.changes, self.report))
+    }
+
+    fn item(&mut self, item: Item, to: Option<&BlobPath>) -> Result<(), PutError> {
+        let is_root = item.relative.is_empty();
+        let path = match (to, is_root) {
+            (Some(to), true) => Ok(to.clone()),
+            (Some(to), false) => BlobPath::parse(&format!("{}/{}", to.as_str(), item.relative)),
+            // The top has no entry of its own.
+            (None, true) if item.what == What::Dir => return Ok(()),
+            (None, _) => BlobPath::parse(&item.relative),
+        };
+        let shown = item.path.display().to_string();
+        let path = match path {
+            Ok(path) => path,
+            Err(error) if is_root => {
+                return Err(PutError::BadPath { path: shown, reason: error.to_string() });
+            }
+            Err(error) => {
+                self.report.skipped.push(Skipped { path: shown, reason: error.to_string() });
+                return Ok(());
+            }
+        };
+        match item.what {
+            What::Dir => {
+                self.add(path, DraftKind::Dir, item.modified, item.mode);
+                self.report.folders += 1;
+            }
+            What::Link { target } => match LinkTarget::new(target) {
+                Some(target) => {
+                    self.add(path, DraftKind::Link(target), item.modified, item.mode);
+                    self.report.links += 1;
+                }
+                None => {
+                    let reason = "the link's target is too long".into();
+                    self.report.skipped.push(Skipped { path: shown, reason });
+                }
+            },
+            What::File { .. } => match self.file(&item.path, is_root) {
+                Ok((what, modified, mode)) => {
+                    self.progress.blob(path.as_str());
+                    self.add(path, what, modified, mode);
+                    self.report.files += 1;
+                }
+                Err(Unread::Fatal(error)) => return Err(error),
+                Err(Unread::Io(source)) if is_root => return Err(PutError::Source { path: shown, source }),
+                Err(Unread::Changed) if is_root => return Err(PutError::Changed { path: shown }),
+                Err(Unread::Io(error)) => {
+                    self.report.skipped.push(Skipped { path: shown, reason: error.to_string() });
+                }
+                Err(Unread::Changed) => {
+                    let reason = "it changed while it was read, twice".into();
+                    self.report.skipped.push(Skipped { path: shown, reason });
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: BlobPath, what: DraftKind, modified: Modified, mode: u32) {
+        let modified = FileTime::new(modified.seconds, modified.nanos).unwrap_or_default();
+        let draft = Draft { what, modified, mode: Mode::from_system(mode), stored_at: self.now };
+        self.changes.push((path, Some(draft)));
+    }
+
+    /// Reads one file, twice if it changes meanwhile.
+    fn file(&mut self, path: &Path, is_root: bool) -> Result<(DraftKind, Modified, u32), Unread> {
+        for _ in 0..2 {
+            let mut file = Watched::open(path, is_root).map_err(Unread::Io)?;
+            let (before, reused) = (self.report.bytes, self.report.reused);
+            let what = self.content(file.reader())?;
+            if file.is_unchanged(self.report.bytes - before) {
+                return Ok((what, file.modified(), file.mode()));
+            }
+            (self.report.bytes, self.report.reused) = (before, reused);
+        }
+        Err(Unread::Changed)
+    }
+
+    /// Cuts, seals and packs one content.
+    fn content(&mut self, reader: impl Read) -> Result<DraftKind, Unread> {
+        let mut cutter = Cutter::new(self.sizes, reader);
+        let mut placements: Vec<Placement> = Vec::new();
+        let mut waiting: Option<Vec<u8>> = None;
+        while let Some(chunk) = cutter.next_chunk().map_err(Unread::Io)? {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Unread::Fatal(SessionError::LeaseLost.into()));
+            }
+            self.report.bytes += chunk.len() as u64;
+            self.progress.plain(chunk.len() as u64);
+            if placements.is_empty() && waiting.is_none() && chunk.len() <= INLINE_BLOB_MAX {
+                // The only chunk, perhaps: then it lives in the catalog.
+                waiting = Some(chunk);
+                continue;
+            }
+            if let Some(first) = waiting.take() {
+                placements.push(self.chunk(&first)?);
+            }
+            placements.push(self.chunk(&chunk)?);
+        }
+        Ok(match waiting {
+            Some(only) => DraftKind::Inline(only),
+            None if placements.is_empty() => DraftKind::Inline(Vec::new()),
+            None => DraftKind::Chunks(placements),
+        })
+    }
+
+    fn chunk(&mut self, bytes: &[u8]) -> Result<Placement, PutError> {
+        let works = self.writer.works.clone();
+        let internal = |reason: String| PutError::Session(SessionError::Internal(reason));
+        let plain = works.keys.catalog.identify(bytes);
+        if let Some(known) = works.packer.find(&plain.id()).map_err(SessionError::from)? {
+            self.report.reused += u64::from(known.plain_len());
+            return Ok(known);
+        }
+        let sealed =
+            self.sealer.seal(&works.keys.catalog, &plain).map_err(|error| internal(error.to_string()))?;
+        let plain_len = u32::try_from(bytes.len()).map_err(|error| internal(error.to_string()))?;
+        let packed = works.packer.push(plain.id(), &sealed, plain_len);
+        let (placement, closed) = packed.ok_or_else(|| internal("a chunk that no stripe holds".into()))?;
+        if let Some(closed) = closed {
+            self.check_cells()?;
+            self.cells.push(closed.cell.clone());
+            let runtime = tokio::runtime::Handle::current();
+            runtime.block_on(works.uplink.send(closed, None));
+        }
+        Ok(placement)
+    }
+
+    /// There is no use in reading on when a stripe has failed.
+    fn check_cells(&mut self) -> Result<(), PutError> {
+        for cell in &self.cells {
+            if let State::Failed(failure) = cell.state() {
+                return Err(failure.into());
+            }
+        }
+        self.cells.retain(|cell| !matches!(cell.state(), State::Committed(_) | State::Settled(_)));
+        Ok(())
+    }
+}

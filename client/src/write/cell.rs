@@ -1,0 +1,119 @@
+//! A stripe on its way: from the first chunk packed into it until a commit names it.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tallow_seal::chunk::{ChunkId, ChunkRef};
+use tallow_types::id::{Digest, StripeId};
+use tallow_types::unit::{Bytes, LeafIndex};
+use tokio::sync::watch;
+
+use crate::book::Row;
+use crate::error::{Blame, PutError, SessionError};
+
+/// Why a stripe came to nothing.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    TooFew { have: usize, need: usize, failed: Vec<Blame> },
+    NoRoom { used: Bytes, room: Bytes, need: Bytes },
+    Internal(String),
+}
+
+impl From<Failure> for PutError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::TooFew { have, need, failed } => Self::TooFew { have, need, failed },
+            Failure::NoRoom { used, room, need } => Self::NoRoom { used, room, need },
+            Failure::Internal(reason) => SessionError::Internal(reason).into(),
+        }
+    }
+}
+
+/// Where it stands.
+#[derive(Clone, Debug)]
+pub(crate) enum State {
+    /// Chunks are still being added.
+    Open,
+    /// Being coded, or waiting for its turn.
+    Moving,
+    /// With the seeders' queues.
+    Sending,
+    /// A quorum holds it durably.
+    Settled(Arc<Row>),
+    /// An acknowledged commit names it.
+    Committed(LeafIndex),
+    Failed(Failure),
+}
+
+/// A chunk in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packed {
+    pub id: ChunkId,
+    pub offset: u32,
+    pub sealed_len: u32,
+    pub plain_len: u32,
+}
+
+/// A stripe on its way.
+pub(crate) struct Cell {
+    /// The order in which cells were begun.
+    pub ordinal: u64,
+    state: watch::Sender<State>,
+    chunks: Mutex<Vec<Packed>>,
+    /// The journal's name for it, once it is coded; stripes of records have none.
+    pub digest: OnceLock<Digest>,
+}
+
+impl Cell {
+    pub fn new(ordinal: u64) -> Arc<Self> {
+        Arc::new(Self {
+            ordinal,
+            state: watch::Sender::new(State::Open),
+            chunks: Mutex::default(),
+            digest: OnceLock::new(),
+        })
+    }
+
+    pub fn add(&self, packed: Packed) {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner).push(packed);
+    }
+
+    pub fn chunks(&self) -> Vec<Packed> {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set(&self, state: State) {
+        self.state.send_replace(state);
+    }
+
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Waits until it is settled, committed or failed. One that is still open is waited for until somebody closes it.
+    pub async fn settled(&self) -> State {
+        let mut state = self.state.subscribe();
+        let found =
+            state.wait_for(|state| !matches!(state, State::Open | State::Moving | State::Sending)).await;
+        found
+            .map(|state| state.clone())
+            .unwrap_or_else(|_| State::Failed(Failure::Internal("dropped".into())))
+    }
+}
+
+/// Where a chunk is, or will be.
+#[derive(Clone)]
+pub(crate) enum Placement {
+    /// In a stripe of a commit.
+    Stored { stripe: StripeId, chunk: ChunkRef },
+    /// In a stripe on its way.
+    Coming { cell: Arc<Cell>, packed: Packed },
+}
+
+impl Placement {
+    pub const fn plain_len(&self) -> u32 {
+        match self {
+            Self::Stored { chunk, .. } => chunk.plain_len,
+            Self::Coming { packed, .. } => packed.plain_len,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Posting: the newest acknowledged commit goes to the ledger, so that payment and public health follow it.
+//!
+//! Commits that were followed by newer ones before their turn came are skipped: the newest says it all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallow_types::commit::{CommitCertificate, Rank};
+use tallow_types::tx::Action;
+use tokio::sync::watch;
+
+use crate::chain::Chain;
+use crate::error::LedgerError;
+
+/// Hands certificates to the ledger, one at a time.
+pub(crate) struct Poster {
+    newest: watch::Sender<Option<CommitCertificate>>,
+    posted: watch::Receiver<Rank>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Poster {
+    pub fn start(chain: Arc<Chain>) -> Self {
+        let newest = watch::Sender::new(None);
+        let (done, posted) = watch::channel(Rank::default());
+        let task = tokio::spawn(run(chain, newest.subscribe(), done));
+        Self { newest, posted, task }
+    }
+
+    /// This one next.
+    pub fn post(&self, certificate: CommitCertificate) {
+        self.newest.send_replace(Some(certificate));
+    }
+
+    /// Waits until the newest is on the ledger, or refused by it.
+    pub async fn flush(&self, patience: Duration) -> Result<(), LedgerError> {
+        let wanted = self.newest.borrow().as_ref().map(|certificate| certificate.signed.commit.rank());
+        let Some(wanted) = wanted else { return Ok(()) };
+        let mut posted = self.posted.clone();
+        let waited = tokio::time::timeout(patience, posted.wait_for(|rank| *rank >= wanted)).await;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(LedgerError::Unreachable { last: "the newest commit could not be posted yet".into() }),
+        }
+    }
+}
+
+impl Drop for Poster {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn run(
+    chain: Arc<Chain>,
+    mut newest: watch::Receiver<Option<CommitCertificate>>,
+    posted: watch::Sender<Rank>,
+) {
+    while newest.changed().await.is_ok() {
+        let Some(certificate) = newest.borrow_and_update().clone() else { continue };
+        let rank = certificate.signed.commit.rank();
+        loop {
+            match chain.act(Action::Post(certificate.clone())).await {
+                Ok(_) => break,
+                Err(error @ LedgerError::Refused(_)) => {
+                    // Overtaken by a newer one, or by the end of the contract: nothing is lost by it.
+                    tracing::info!(%error, "the ledger did not take a commit");
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "posting a commit will be tried again");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    if newest.has_changed().unwrap_or(true) {
+                        break;
+                    }
+                }
+            }
+        }
+        posted.send_replace(rank);
+    }
+}

@@ -1,0 +1,228 @@
+//! Repair by the owner: vacant slots are given to new seeders, and every slice that a slot misses is made again from k
+//! others and stored. Then a commit says so, and everybody who is whole countersigns it.
+//!
+//! Guarantees: a slice made again has the root that the lane has always named; one stripe is in memory at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes as Payload;
+use tallow_types::codec::Bounded;
+use tallow_types::commit::Leaf;
+use tallow_types::fault::{Code, Fault};
+use tallow_types::tx::Action;
+use tallow_types::unit::{LeafIndex, SlotIndex};
+use tallow_types::wire::{Request, Response};
+
+use super::committer::Committer;
+use super::countersign::Lanes;
+use super::lanes::Standing;
+use crate::error::{Blame, SessionError};
+use crate::place;
+use crate::progress::{Progress, Stage};
+use crate::report::RepairReport;
+use crate::seats::{Seat, seats};
+
+/// What a seat misses.
+struct Patient {
+    seat: Seat,
+    missing: BTreeSet<LeafIndex>,
+    standing: Standing,
+    failed: Option<String>,
+}
+
+impl Committer {
+    /// Fills vacant slots and brings every lane up to the newest commit.
+    pub async fn repair(&mut self, progress: &Arc<dyn Progress>) -> Result<RepairReport, SessionError> {
+        progress.stage(Stage::Leasing);
+        self.ensure_session().await?;
+        let mut report = RepairReport::default();
+        self.fill_vacant(&mut report).await?;
+        progress.stage(Stage::Repairing);
+        let mut patients = self.examine(&mut report).await?;
+        self.treat(&mut patients, &mut report, progress).await?;
+        let healed: Vec<&Patient> = patients.iter().filter(|patient| patient.failed.is_none()).collect();
+        for patient in patients.iter().filter(|patient| patient.failed.is_some()) {
+            let reason = patient.failed.clone().unwrap_or_default();
+            report.failed.push(patient.seat.blame(reason));
+        }
+        if healed.is_empty() {
+            return Ok(report);
+        }
+        for patient in &healed {
+            for row in
+                self.book.rows.iter_mut().flatten().filter(|row| !row.present.contains(patient.seat.slot))
+            {
+                row.present.insert(patient.seat.slot);
+                row.is_covered = false;
+            }
+        }
+        self.seat_healed(&healed);
+        let healed: Vec<SlotIndex> = healed.iter().map(|patient| patient.seat.slot).collect();
+        progress.stage(Stage::Committing);
+        self.commit_alone().await?;
+        let lost = self.works.uplink.lost();
+        for slot in healed {
+            match lost.iter().find(|blame| blame.slot == slot.get()) {
+                Some(blame) => report.failed.push(blame.clone()),
+                None => report.caught_up.push(slot.get()),
+            }
+        }
+        Ok(report)
+    }
+
+    /// Gives vacant slots to seeders that accept.
+    async fn fill_vacant(&mut self, report: &mut RepairReport) -> Result<(), SessionError> {
+        let works = self.works.clone();
+        let contract = works.chain.contract(&works.contract).await?;
+        let contract = contract.ok_or(SessionError::NoContract(works.network))?;
+        let vacant: Vec<SlotIndex> = contract.vacant().collect();
+        if vacant.is_empty() {
+            return Ok(());
+        }
+        let (accepted, refused) =
+            place::fill(&works.chain, &works.caller, &works.network, &contract, &vacant).await?;
+        report.failed.extend(refused);
+        if accepted.is_empty() {
+            for slot in &vacant {
+                let reason = "vacant, and no seeder takes it on the contract's terms".to_owned();
+                report.failed.push(Blame { slot: slot.get(), seeder: "vacant".into(), reason });
+            }
+            return Ok(());
+        }
+        let slots: Vec<u8> = accepted.iter().map(|signed| signed.acceptance.slot.get()).collect();
+        let acceptances = Bounded::new(accepted).unwrap_or_default();
+        let purpose = format!("fill {}", works.contract);
+        let action = Action::Fill { contract: works.contract, acceptances };
+        works.chain.transact(&purpose, action).await?;
+        report.filled = slots;
+        Ok(())
+    }
+
+    /// Every held slot that is not whole, with what it misses.
+    async fn examine(&mut self, report: &mut RepairReport) -> Result<Vec<Patient>, SessionError> {
+        let works = self.works.clone();
+        let contract = works.chain.contract(&works.contract).await?;
+        let contract = contract.ok_or(SessionError::NoContract(works.network))?;
+        let ids: Vec<_> = contract.lanes().map(|(_, lane)| lane.seeder).collect();
+        let everybody = seats(&contract, &works.chain.seeders_of(&ids).await?);
+        let base = self.book.commit.clone();
+        let Some(session) = &mut self.session else { return Err(SessionError::LeaseLost) };
+        session.fetcher.seats.clone_from(&everybody);
+        let lanes = Lanes::new(base);
+        let mut patients = Vec::new();
+        let asked = everybody.iter().map(|seat| async {
+            let standing = lanes.ask(&session.fetcher, seat).await;
+            (seat.clone(), standing)
+        });
+        for (seat, standing) in futures::future::join_all(asked).await {
+            let Some(standing) = standing else {
+                report.failed.push(seat.blame("it does not answer"));
+                continue;
+            };
+            let present =
+                |leaf: LeafIndex| self.book.row(leaf).is_some_and(|row| row.present.contains(seat.slot));
+            let known: BTreeSet<LeafIndex> = match &standing {
+                Standing::Base => {
+                    let whole = (0..self.book.leaves().get()).map(LeafIndex::new);
+                    let absent = whole.filter(|leaf| self.book.row(*leaf).is_some() && !present(*leaf));
+                    // It signed the newest commit, so it has everything, whatever the index says.
+                    if absent.count() == 0 {
+                        continue;
+                    }
+                    (0..self.book.leaves().get()).map(LeafIndex::new).collect()
+                }
+                Standing::Signed(_) => continue,
+                Standing::Elsewhere(leaves) => {
+                    let target = self.book.lane(seat.slot).unwrap_or_default();
+                    let same = leaves.iter().zip(&target).zip(0u64..).filter(|((old, new), _)| old == new);
+                    same.map(|(_, leaf)| LeafIndex::new(leaf)).collect()
+                }
+            };
+            let missing = (0..self.book.leaves().get())
+                .map(LeafIndex::new)
+                .filter(|leaf| self.book.row(*leaf).is_some() && !known.contains(leaf))
+                .collect();
+            patients.push(Patient { seat, missing, standing, failed: None });
+        }
+        Ok(patients)
+    }
+
+    /// Makes missing slices again, stripe by stripe, and stores them.
+    async fn treat(
+        &self,
+        patients: &mut [Patient],
+        report: &mut RepairReport,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<(), SessionError> {
+        let Some(session) = &self.session else { return Err(SessionError::LeaseLost) };
+        let mut wanted: BTreeMap<LeafIndex, Vec<usize>> = BTreeMap::new();
+        for (at, patient) in patients.iter().enumerate() {
+            for leaf in &patient.missing {
+                wanted.entry(*leaf).or_default().push(at);
+            }
+        }
+        progress.expect(wanted.len() as u64, 0);
+        for (leaf, who) in wanted {
+            let Some(row) = self.book.row(leaf) else { continue };
+            let sick: BTreeSet<SlotIndex> =
+                patients.iter().filter(|p| p.missing.contains(&leaf)).map(|p| p.seat.slot).collect();
+            let place = row.into();
+            let columns = session.fetcher.verified(&place, &sick).await?;
+            let slots: Vec<SlotIndex> = who.iter().map(|at| patients[*at].seat.slot).collect();
+            let slices = session.fetcher.recreate(&place, &columns, &slots)?;
+            for (at, bytes) in who.into_iter().zip(slices) {
+                let patient = &mut patients[at];
+                let Some(leaf) = row.leaf(patient.seat.slot).filter(|_| patient.failed.is_none()) else {
+                    continue;
+                };
+                if tallow_proofs::slice::root(&bytes) != leaf.root {
+                    return Err(SessionError::Internal("a slice made again has another root".into()));
+                }
+                let length = bytes.len() as u64;
+                progress.moved(patient.seat.slot, &patient.seat.seeder, length);
+                match self.store(&patient.seat, leaf, Payload::from(bytes)).await {
+                    Ok(()) => {
+                        report.slices += 1;
+                        report.bytes += length;
+                        progress.acknowledged(patient.seat.slot, &patient.seat.seeder, length);
+                    }
+                    Err(fault) => patient.failed = Some(fault.to_string()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn store(&self, seat: &Seat, leaf: Leaf, bytes: Payload) -> Result<(), Fault> {
+        let deadline = tokio::time::Instant::now() + self.works.tuning.patience;
+        loop {
+            let slices = Bounded::new(vec![leaf]).unwrap_or_default();
+            let request = Request::Store { contract: self.works.contract, slot: seat.slot, slices };
+            let fault = match self.works.caller.call(seat, request, bytes.clone()).await {
+                Ok(reply) if reply.response == Response::Stored => return Ok(()),
+                Ok(_) => Fault::new(Code::Garbage, "an answer of another kind"),
+                Err(fault) => fault,
+            };
+            // A new holder's copy of the ledger may not know of its slot yet.
+            let again = fault.is_retryable() || fault.code() == Code::NotFound;
+            if !again || tokio::time::Instant::now() >= deadline {
+                return Err(fault);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Lets the healed ones sign again.
+    fn seat_healed(&mut self, healed: &[&Patient]) {
+        let Some(session) = &mut self.session else { return };
+        let mut sitting = self.works.uplink.seats();
+        for patient in healed {
+            if !sitting.contains(&patient.seat) {
+                sitting.push(patient.seat.clone());
+            }
+            session.lanes.set(patient.seat.slot, patient.standing.clone());
+        }
+        self.works.uplink.set_seats(sitting);
+    }
+}

@@ -1,0 +1,615 @@
+//! The way up: closed stripes are coded, masked and hashed, and each slice goes to its seeder's queue.
+//!
+//! Guarantees: at most `stripes_in_flight` coded stripes are in memory; a seeder that fails, or lags behind a stripe that
+//! a quorum holds, drops out and lets go of its share of that memory; a stripe settles when every seeder still in has
+//! answered for it, and fails when a quorum can't be had. What was acknowledged is journaled and not sent again.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::{Bytes as Payload, BytesMut};
+use tallow_seal::attempt::StripeAttempt;
+use tallow_seal::keys::ContractKeys;
+use tallow_seal::repair::SlotSet;
+use tallow_seal::stripe::Stripe;
+use tallow_types::codec::Bounded;
+use tallow_types::commit::Leaf;
+use tallow_types::fault::{Code, Fault};
+use tallow_types::id::{ContractId, Digest, SeederId, SliceRoot, StripeId};
+use tallow_types::limits::{BATCH_SLICES_MAX, FRAME_PAYLOAD_MAX};
+use tallow_types::profile::Profile;
+use tallow_types::unit::{SlotIndex, TimeMs};
+use tallow_types::wire::{Request, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::cell::{Cell, Failure, State};
+use super::packer::Closed;
+use crate::book::Row;
+use crate::db::{self, ATTEMPTS, Db};
+use crate::error::Blame;
+use crate::identity::random_bytes;
+use crate::progress::{Progress, Silent};
+use crate::seats::{Caller, Seat};
+
+/// Seeders keep slices that no commit names for ten minutes of ledger time at least; acknowledgements older than this are
+/// not relied on. Milliseconds.
+const TRUST_ACKS_MS: u64 = 8 * 60 * 1000;
+/// Requests to one seeder under way at once.
+const LINE_WIDTH: usize = 2;
+
+/// One encoding attempt in the journal.
+#[derive(BorshSerialize, BorshDeserialize)]
+struct Attempt {
+    attempt: StripeAttempt,
+    /// When it was begun, by the ledger's time.
+    began: TimeMs,
+    acknowledged: Vec<(SlotIndex, SeederId)>,
+}
+
+/// Numbers and shared things of an uplink.
+pub(crate) struct Setup {
+    pub caller: Arc<Caller>,
+    pub db: Arc<Db>,
+    pub contract: ContractId,
+    pub profile: Profile,
+    pub keys: Arc<ContractKeys>,
+    pub stripes_in_flight: usize,
+    pub straggler: Duration,
+    pub patience: Duration,
+}
+
+/// The way up for one contract.
+pub(crate) struct Uplink {
+    setup: Setup,
+    memory: Arc<Semaphore>,
+    lines: Mutex<Vec<Arc<Line>>>,
+    /// Whether the lease is held, so that slices may be sent.
+    pub open: watch::Sender<bool>,
+    /// Whether stripes may still begin their way.
+    pub admit: watch::Sender<bool>,
+    /// Counts refusals that mean that the lease is gone.
+    pub broken: watch::Sender<u64>,
+    /// Counts stripes that came to an end, either way.
+    pub ended: watch::Sender<u64>,
+    journal: mpsc::UnboundedSender<(Digest, SlotIndex, SeederId)>,
+    listeners: Mutex<BTreeMap<u64, Arc<dyn Progress>>>,
+    next_listener: AtomicU64,
+    /// Slice bytes acknowledged so far.
+    pub stored: AtomicU64,
+    /// The ledger's time when the lease was taken.
+    pub ledger_time: AtomicU64,
+    room: Mutex<Room>,
+    tasks: Mutex<JoinSet<()>>,
+    /// Cells that were sent and are in no commit yet.
+    cells: Mutex<BTreeMap<u64, Arc<Cell>>>,
+}
+
+/// Room of a lane: what there is, and what stripes on their way and in the commit take.
+#[derive(Clone, Copy, Default)]
+struct Room {
+    limit: u64,
+    used: u64,
+}
+
+/// One seeder's queue.
+struct Line {
+    seat: Seat,
+    queue: mpsc::UnboundedSender<Job>,
+    out: watch::Sender<Option<String>>,
+}
+
+impl Line {
+    fn is_in(&self) -> bool {
+        self.out.borrow().is_none()
+    }
+}
+
+struct Job {
+    flight: Arc<Flight>,
+    leaf: Leaf,
+    bytes: Payload,
+    /// Held until the last slice of the stripe is done with.
+    _memory: Arc<OwnedSemaphorePermit>,
+}
+
+#[derive(Default, Clone)]
+struct Tally {
+    acknowledged: SlotSet,
+    failed: Vec<Blame>,
+    asked: usize,
+}
+
+/// A coded stripe on its way.
+struct Flight {
+    digest: Option<Digest>,
+    tally: watch::Sender<Tally>,
+}
+
+struct Coded {
+    stripe: StripeId,
+    slices: Vec<Vec<u8>>,
+    roots: Vec<SliceRoot>,
+    slice_len: u32,
+    digest: Option<Digest>,
+    acknowledged: Vec<(SlotIndex, SeederId)>,
+}
+
+impl Uplink {
+    pub fn new(setup: Setup) -> Arc<Self> {
+        let (journal, acks) = mpsc::unbounded_channel();
+        let memory = Arc::new(Semaphore::new(setup.stripes_in_flight.max(1)));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keep_journal(setup.db.clone(), acks));
+        Arc::new(Self {
+            setup,
+            memory,
+            lines: Mutex::default(),
+            open: watch::Sender::new(false),
+            admit: watch::Sender::new(false),
+            broken: watch::Sender::new(0),
+            ended: watch::Sender::new(0),
+            journal,
+            listeners: Mutex::default(),
+            next_listener: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
+            ledger_time: AtomicU64::new(0),
+            room: Mutex::default(),
+            tasks: Mutex::new(tasks),
+            cells: Mutex::default(),
+        })
+    }
+
+    /// Runs a task until it ends or the uplink stops.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    /// Lets stripes through, or holds them back.
+    pub fn set_gate(&self, is_open: bool) {
+        self.open.send_replace(is_open);
+        self.admit.send_replace(is_open);
+    }
+
+    /// Stops everything at once. What was not acknowledged stays so.
+    pub fn stop(&self) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Cells that are held by a quorum but named by no commit, in the order in which they were begun; and when there are
+    /// none because all are still on their way, nothing.
+    pub fn settled(&self) -> Vec<(Arc<Cell>, Arc<Row>)> {
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.retain(|_, cell| !matches!(cell.state(), State::Committed(_) | State::Failed(_)));
+        let settled = cells.values().filter_map(|cell| match cell.state() {
+            State::Settled(row) => Some((cell.clone(), row)),
+            _ => None,
+        });
+        settled.collect()
+    }
+
+    /// Cells that are with the seeders' queues.
+    pub fn sending(&self) -> Vec<Arc<Cell>> {
+        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.values().filter(|cell| matches!(cell.state(), State::Sending)).cloned().collect()
+    }
+
+    /// A cell that a later commit is to take in.
+    pub fn register(&self, cell: &Arc<Cell>) {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner).insert(cell.ordinal, cell.clone());
+    }
+
+    /// Which seeders are in: those that promised under the present lease. The queues of others end.
+    pub fn set_seats(self: &Arc<Self>, seats: Vec<Seat>) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.retain(|line| {
+            let stays = seats.contains(&line.seat);
+            if !stays {
+                line.out.send_replace(Some("it did not promise under the new lease".into()));
+            }
+            stays
+        });
+        for seat in seats {
+            if let Some(line) = lines.iter().find(|line| line.seat == seat) {
+                line.out.send_replace(None);
+                continue;
+            }
+            let (queue, jobs) = mpsc::unbounded_channel();
+            let line = Arc::new(Line { seat, queue, out: watch::Sender::new(None) });
+            self.spawn(run_line(self.clone(), line.clone(), jobs));
+            lines.push(line);
+        }
+    }
+
+    fn lines(&self) -> Vec<Arc<Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Seeders that are still in.
+    pub fn seats(&self) -> Vec<Seat> {
+        self.lines().iter().filter(|line| line.is_in()).map(|line| line.seat.clone()).collect()
+    }
+
+    /// Those that dropped out, and why.
+    pub fn lost(&self) -> Vec<Blame> {
+        let reason = |line: &Arc<Line>| Some(line.seat.blame(line.out.borrow().clone()?));
+        self.lines().iter().filter_map(reason).collect()
+    }
+
+    /// A seeder drops out.
+    pub fn drop_out(&self, slot: SlotIndex, reason: &str) {
+        for line in self.lines().iter().filter(|line| line.seat.slot == slot && line.is_in()) {
+            tracing::info!(
+                slot = slot.get(),
+                seeder = line.seat.seeder.short(),
+                reason,
+                "seeder dropped out"
+            );
+            line.out.send_replace(Some(reason.to_owned()));
+            self.tell(|progress| progress.lost(slot, &line.seat.seeder, reason));
+        }
+    }
+
+    /// Room of a lane, and what the commit takes of it.
+    pub fn set_room(&self, limit: u64, used: u64) {
+        *self.room.lock().unwrap_or_else(PoisonError::into_inner) = Room { limit, used };
+    }
+
+    /// Bytes of a lane that the commit and stripes on their way take.
+    pub fn room_used(&self) -> u64 {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner).used
+    }
+
+    fn take_room(&self, slice_len: u32) -> Result<(), Failure> {
+        let bytes = tallow_types::unit::Bytes::new;
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = room.used.saturating_add(u64::from(slice_len));
+        if after > room.limit {
+            let need = bytes(u64::from(slice_len));
+            return Err(Failure::NoRoom { used: bytes(room.used), room: bytes(room.limit), need });
+        }
+        room.used = after;
+        Ok(())
+    }
+
+    /// Tells somebody about bytes from now on.
+    pub fn listen(self: &Arc<Self>, progress: Arc<dyn Progress>) -> Listening {
+        let id = self.next_listener.fetch_add(1, Ordering::Relaxed);
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).insert(id, progress);
+        Listening { uplink: self.clone(), id }
+    }
+
+    fn tell(&self, what: impl Fn(&dyn Progress)) {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.values().for_each(|progress| what(progress.as_ref()));
+    }
+
+    /// Codes a closed stripe and sends it on. Returns when it is on its way, which may have to wait for memory and for the
+    /// lease; its cell tells how it ends. A stripe of records comes with the id that they name themselves by.
+    pub async fn send(self: &Arc<Self>, closed: Closed, id: Option<StripeId>) {
+        let Closed { cell, stripe } = closed;
+        if id.is_none() {
+            self.register(&cell);
+        }
+        let Ok(memory) = self.memory.clone().acquire_owned().await else { return };
+        let sent = match self.take_room(stripe.layout().slice_len()) {
+            Ok(()) => self.code_and_queue(&cell, stripe, id, memory).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = sent {
+            cell.set(State::Failed(failure));
+            self.ended.send_modify(|count| *count += 1);
+        }
+    }
+
+    async fn code_and_queue(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        stripe: Stripe,
+        id: Option<StripeId>,
+        memory: OwnedSemaphorePermit,
+    ) -> Result<(), Failure> {
+        let (uplink, internal) = (self.clone(), |reason: String| Failure::Internal(reason));
+        let coded = tokio::task::spawn_blocking(move || uplink.code(&stripe, id)).await;
+        let coded = coded.map_err(|error| internal(error.to_string()))?.map_err(internal)?;
+        let mut admit = self.admit.subscribe();
+        if tokio::time::timeout(self.setup.patience, admit.wait_for(|admit| *admit)).await.is_err() {
+            return Err(internal("the write lease was not to be had in time".into()));
+        }
+        self.queue(cell, coded, memory);
+        Ok(())
+    }
+
+    /// Masked slices with their roots. Runs on a thread that may block.
+    fn code(&self, stripe: &Stripe, id: Option<StripeId>) -> Result<Coded, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let (attempt, digest, acknowledged) = match id {
+            Some(id) => (StripeAttempt::begin(self.setup.contract, id, stripe), None, Vec::new()),
+            None => {
+                let known = self.journaled(stripe).map_err(|error| text(&error))?;
+                (known.attempt, Some(known.attempt.digest), known.acknowledged)
+            }
+        };
+        let permit = attempt.permit(stripe).map_err(|error| text(&error))?;
+        let profile = self.setup.profile;
+        let slice_len = stripe.layout().slice_len();
+        let mut slices = stripe.data_slices();
+        slices.resize(usize::from(profile.slots()), vec![0; slice_len as usize]);
+        let (data, parity) = slices.split_at_mut(usize::from(profile.data()));
+        let data: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
+        let mut parity: Vec<&mut [u8]> = parity.iter_mut().map(Vec::as_mut_slice).collect();
+        tallow_erasure::codec(profile).encode(&data, &mut parity).map_err(|error| text(&error))?;
+        let roots = permit.mask(&self.setup.keys.mask, &mut slices).map_err(|error| text(&error))?;
+        Ok(Coded { stripe: permit.stripe(), slices, roots, slice_len, digest, acknowledged })
+    }
+
+    /// The attempt of the journal for these very bytes, or a new one.
+    fn journaled(&self, stripe: &Stripe) -> Result<Attempt, crate::error::LocalError> {
+        let digest = stripe.digest();
+        let now = self.ledger_time.load(Ordering::Relaxed);
+        let known = self.setup.db.keyed::<Attempt>(ATTEMPTS, digest.as_bytes())?;
+        let known = known.filter(|known| known.attempt.contract == self.setup.contract);
+        if let Some(mut known) = known {
+            if now.saturating_sub(known.began.get()) > TRUST_ACKS_MS {
+                known.acknowledged.clear();
+            }
+            return Ok(known);
+        }
+        let attempt = StripeAttempt::begin(self.setup.contract, StripeId::new(random_bytes()), stripe);
+        let attempt = Attempt { attempt, began: TimeMs::new(now), acknowledged: Vec::new() };
+        self.setup
+            .db
+            .write(|tx| db::put_keys(tx, ATTEMPTS, [(digest.as_bytes().as_slice(), Some(&attempt))]))?;
+        Ok(attempt)
+    }
+
+    fn queue(self: &Arc<Self>, cell: &Arc<Cell>, coded: Coded, memory: OwnedSemaphorePermit) {
+        let lines: Vec<_> = self.lines().into_iter().filter(|line| line.is_in()).collect();
+        let tally = Tally { asked: lines.len(), ..Tally::default() };
+        let flight = Arc::new(Flight { digest: coded.digest, tally: watch::Sender::new(tally) });
+        let memory = Arc::new(memory);
+        let mut slices: Vec<Option<Payload>> =
+            coded.slices.into_iter().map(|slice| Some(Payload::from(slice))).collect();
+        for line in lines {
+            let at = usize::from(line.seat.slot.get());
+            if coded.acknowledged.contains(&(line.seat.slot, line.seat.seeder)) {
+                flight.tally.send_modify(|tally| tally.acknowledged.insert(line.seat.slot));
+                continue;
+            }
+            let (Some(bytes), Some(root)) = (slices.get_mut(at).and_then(Option::take), coded.roots.get(at))
+            else {
+                continue;
+            };
+            let leaf = Leaf { stripe: coded.stripe, root: *root, length: coded.slice_len };
+            let job = Job { flight: flight.clone(), leaf, bytes, _memory: memory.clone() };
+            if line.queue.send(job).is_err() {
+                flight.fail(&line.seat, "its queue has ended");
+            }
+        }
+        if let Some(digest) = coded.digest {
+            let _set = cell.digest.set(digest);
+        }
+        let row = Row {
+            stripe: coded.stripe,
+            slice_len: coded.slice_len,
+            roots: coded.roots.into_iter().map(Some).collect(),
+            present: SlotSet::default(),
+            is_covered: false,
+        };
+        cell.set(State::Sending);
+        self.spawn(settle(self.clone(), cell.clone(), flight, row));
+    }
+
+    /// An attempt that a commit names is done with.
+    pub fn forget_attempts(&self, digests: &[Digest]) -> Result<(), crate::error::LocalError> {
+        let none: Option<&Attempt> = None;
+        let rows = digests.iter().map(|digest| (digest.as_bytes().as_slice(), none));
+        self.setup.db.write(|tx| db::put_keys(tx, ATTEMPTS, rows))
+    }
+}
+
+/// Ends when the listener is dropped.
+pub(crate) struct Listening {
+    uplink: Arc<Uplink>,
+    id: u64,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.uplink.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+impl Flight {
+    fn fail(&self, seat: &Seat, reason: &str) {
+        self.tally.send_modify(|tally| tally.failed.push(seat.blame(reason)));
+    }
+}
+
+/// Waits for the answers to one stripe and decides how it ends.
+async fn settle(uplink: Arc<Uplink>, cell: Arc<Cell>, flight: Arc<Flight>, mut row: Row) {
+    let quorum = usize::from(uplink.setup.profile.quorum());
+    let mut tally = flight.tally.subscribe();
+    let started = tokio::time::Instant::now();
+    let mut deadline = started + uplink.setup.patience;
+    let mut is_late = false;
+    let state = loop {
+        let now = tally.borrow_and_update().clone();
+        let (have, failed) = (usize::from(now.acknowledged.len()), now.failed.len());
+        if have + failed >= now.asked || is_late && have >= quorum {
+            break finish(&uplink, now, &mut row);
+        }
+        if now.asked.saturating_sub(failed) < quorum || is_late {
+            break finish(&uplink, now, &mut row);
+        }
+        if have >= quorum {
+            // Slow disks and slow lines get as long again as the quorum took.
+            let fair = tokio::time::Instant::now() + uplink.setup.straggler.max(started.elapsed());
+            deadline = deadline.min(fair);
+        }
+        if let Err(_elapsed) = tokio::time::timeout_at(deadline, tally.changed()).await {
+            is_late = true;
+            for seat in uplink.seats() {
+                let now = flight.tally.borrow().clone();
+                let answered = now.acknowledged.contains(seat.slot)
+                    || now.failed.iter().any(|blame| blame.slot == seat.slot.get());
+                if !answered {
+                    uplink.drop_out(seat.slot, "too slow: the others had long answered");
+                }
+            }
+        }
+    };
+    cell.set(state);
+    uplink.ended.send_modify(|count| *count += 1);
+}
+
+fn finish(uplink: &Uplink, tally: Tally, row: &mut Row) -> State {
+    let (have, need) = (usize::from(tally.acknowledged.len()), usize::from(uplink.setup.profile.quorum()));
+    if have < need {
+        let mut failed = tally.failed;
+        for blame in uplink.lost() {
+            if !failed.iter().any(|known| known.slot == blame.slot) {
+                failed.push(blame);
+            }
+        }
+        return State::Failed(Failure::TooFew { have, need, failed });
+    }
+    row.present = tally.acknowledged;
+    State::Settled(Arc::new(row.clone()))
+}
+
+/// Sends what is queued for one seeder, small slices together, a few requests at once.
+async fn run_line(uplink: Arc<Uplink>, line: Arc<Line>, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    let width = Arc::new(Semaphore::new(LINE_WIDTH));
+    let mut carried = None;
+    loop {
+        let first = match carried.take() {
+            Some(job) => job,
+            None => match jobs.recv().await {
+                Some(job) => job,
+                None => return,
+            },
+        };
+        let Ok(turn) = width.clone().acquire_owned().await else { return };
+        let mut bytes = first.bytes.len();
+        let mut batch = vec![first];
+        while batch.len() < BATCH_SLICES_MAX {
+            let Ok(job) = jobs.try_recv() else { break };
+            if bytes + job.bytes.len() > FRAME_PAYLOAD_MAX {
+                carried = Some(job);
+                break;
+            }
+            bytes += job.bytes.len();
+            batch.push(job);
+        }
+        let (owner, uplink, line) = (uplink.clone(), uplink.clone(), line.clone());
+        owner.spawn(async move {
+            let mut out = line.out.subscribe();
+            let reason = tokio::select! {
+                reason = out.wait_for(Option::is_some) => reason.ok().and_then(|reason| reason.clone()),
+                sent = send_batch(&uplink, &line, &batch) => sent.err().map(|fault| fault.to_string()),
+            };
+            if let Some(reason) = reason {
+                uplink.drop_out(line.seat.slot, &reason);
+                batch.iter().for_each(|job| job.flight.fail(&line.seat, &reason));
+            }
+            drop(turn);
+        });
+    }
+}
+
+async fn send_batch(uplink: &Uplink, line: &Line, batch: &[Job]) -> Result<(), Fault> {
+    let seat = &line.seat;
+    let payload = match batch {
+        [only] => only.bytes.clone(),
+        many => {
+            let mut all = BytesMut::with_capacity(many.iter().map(|job| job.bytes.len()).sum());
+            many.iter().for_each(|job| all.extend_from_slice(&job.bytes));
+            all.freeze()
+        }
+    };
+    let slices = Bounded::new(batch.iter().map(|job| job.leaf).collect()).unwrap_or_default();
+    let request = Request::Store { contract: uplink.setup.contract, slot: seat.slot, slices };
+    store(uplink, seat, &request, payload).await?;
+    for job in batch {
+        let bytes = u64::from(job.leaf.length);
+        uplink.stored.fetch_add(bytes, Ordering::Relaxed);
+        uplink.tell(|progress| progress.acknowledged(seat.slot, &seat.seeder, bytes));
+        if let Some(digest) = job.flight.digest {
+            let _ended = uplink.journal.send((digest, seat.slot, seat.seeder));
+        }
+        job.flight.tally.send_modify(|tally| tally.acknowledged.insert(seat.slot));
+    }
+    Ok(())
+}
+
+/// One `Store`, repeated while that can help.
+async fn store(uplink: &Uplink, seat: &Seat, request: &Request, payload: Payload) -> Result<(), Fault> {
+    let deadline = tokio::time::Instant::now() + uplink.setup.patience;
+    let mut pause = Duration::from_millis(20);
+    let mut unreachable = 0;
+    loop {
+        let mut open = uplink.open.subscribe();
+        let has_waited_in_vain =
+            tokio::time::timeout_at(deadline, open.wait_for(|open| *open)).await.is_err();
+        if has_waited_in_vain {
+            return Err(Fault::new(Code::Fenced, "the write lease did not come back"));
+        }
+        let bytes = payload.len() as u64;
+        uplink.tell(|progress| progress.moved(seat.slot, &seat.seeder, bytes));
+        let fault = match uplink.setup.caller.call(seat, request.clone(), payload.clone()).await {
+            Ok(reply) if reply.response == Response::Stored => return Ok(()),
+            Ok(_) => Fault::new(Code::Garbage, "an answer of another kind"),
+            Err(fault) => fault,
+        };
+        match fault.code() {
+            Code::Fenced | Code::Forbidden => uplink.broken.send_modify(|count| *count += 1),
+            Code::Unreachable => unreachable += 1,
+            Code::Behind | Code::Busy | Code::Internal => {}
+            _ => return Err(fault),
+        }
+        if unreachable > 2 || tokio::time::Instant::now() + pause >= deadline {
+            return Err(fault);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
+/// Writes acknowledgements to the journal, as many at once as have come.
+async fn keep_journal(db: Arc<Db>, mut acks: mpsc::UnboundedReceiver<(Digest, SlotIndex, SeederId)>) {
+    let mut batch = Vec::new();
+    while acks.recv_many(&mut batch, 256).await > 0 {
+        let mut by_digest: BTreeMap<Digest, Vec<(SlotIndex, SeederId)>> = BTreeMap::new();
+        for (digest, slot, seeder) in batch.drain(..) {
+            by_digest.entry(digest).or_default().push((slot, seeder));
+        }
+        let db = db.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut attempts = Vec::new();
+            for (digest, acks) in by_digest {
+                if let Some(mut attempt) = db.keyed::<Attempt>(ATTEMPTS, digest.as_bytes())? {
+                    attempt.acknowledged.extend(acks);
+                    attempts.push((digest, attempt));
+                }
+            }
+            let rows = attempts.iter().map(|(digest, attempt)| (digest.as_bytes().as_slice(), Some(attempt)));
+            db.write(|tx| db::put_keys(tx, ATTEMPTS, rows))
+        });
+        if let Ok(Err(error)) = written.await {
+            tracing::warn!(%error, "the journal of acknowledgements could not be written");
+        }
+    }
+}
+
+/// A progress that tells nobody, for work that no caller waits for.
+pub(crate) fn silent() -> Arc<dyn Progress> {
+    Arc::new(Silent)
+}
