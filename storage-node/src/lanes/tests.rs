@@ -217,3 +217,17 @@ fn commits_kept_are_bounded() {
     assert_eq!(forgotten, 3);
     assert_eq!(lane.commits_from(&previous).len(), COMMIT_CHAIN_MAX);
 }
+
+/// Goal: a promise binds whatever the ledger here says later. Method: fence under one lease, then show a ledger that went
+/// back to the one before.
+#[test]
+fn fence_outlives_the_ledger() {
+    let (old, new) = (grant(1, &device(1), 1), grant(2, &device(2), 1));
+    let mut lane = founder();
+    let fence = Event::Fence { lease: lease(2) };
+    let step = lane.handle(&seeder(0), &new, device(2).public(), fence).unwrap();
+    lane.apply(step);
+    let commit = sign(commit_of((1, 1), CommitHash::ZERO, &[], 1));
+    let refused = ask(&lane, &old, &[&commit], LaneChange::default());
+    assert_eq!(refused.err(), Some(Refusal::Fenced { lease: lease(1), served: lease(2) }));
+}

@@ -83,6 +83,8 @@ struct World {
     names: BTreeSet<SegmentId>,
     durable_names: BTreeSet<SegmentId>,
     index: Image,
+    /// Whether the name of the index file is durable.
+    index_is_named: bool,
     free: u64,
     operations: u64,
     power_off_at: Option<u64>,
@@ -146,11 +148,21 @@ impl Torn {
             .iter()
             .filter_map(|id| Some((*id, world.segments.get(id)?.crash(lot))))
             .collect::<BTreeMap<_, _>>();
-        let index = world.index.crash(lot);
+        let index_is_named = world.index_is_named;
+        let keeps_index = index_is_named || lot.below(2) == 0;
+        let index = if keeps_index { world.index.crash(lot) } else { Image::default() };
         let (free, lie) = (world.free, world.lie);
         let names: BTreeSet<_> = segments.keys().copied().collect();
-        let found =
-            World { segments, durable_names: names.clone(), names, index, free, lie, ..World::default() };
+        let found = World {
+            segments,
+            durable_names: names.clone(),
+            names,
+            index,
+            index_is_named,
+            free,
+            lie,
+            ..World::default()
+        };
         Self(Arc::new(Mutex::new(found)))
     }
 
@@ -230,6 +242,7 @@ impl Backend for Torn {
         world.step()?;
         if world.lie != Some(Sync::Names) {
             world.durable_names = world.names.clone();
+            world.index_is_named = true;
         }
         Ok(())
     }

@@ -29,6 +29,8 @@ enum Order {
     Crash(usize, bool),
     /// A seeder loses its records.
     Lose(usize),
+    /// A seeder loses its copy of the ledger, and begins again with an older one.
+    Forget(usize),
 }
 
 /// All seeders, or any of them.
@@ -46,6 +48,7 @@ fn orders() -> impl Strategy<Value = Vec<Order>> {
         ),
         2 => (0..N, any::<bool>()).prop_map(|(seeder, durable)| Order::Crash(seeder, durable)),
         1 => (0..N).prop_map(Order::Lose),
+        1 => (0..N).prop_map(Order::Forget),
     ];
     prop::collection::vec(order, 1..80)
 }
@@ -269,6 +272,7 @@ impl Sim {
             Order::Commit { device, again, drop, to, lost } => self.commit(device, again, drop, (to, lost)),
             Order::Crash(n, durable) => self.seeders[n].crash = Some(durable),
             Order::Lose(n) => self.lose(n),
+            Order::Forget(n) => self.seeders[n].knows /= 2,
         }
     }
 }
