@@ -2,12 +2,12 @@
 
 use tallow_ledger::record::Phase;
 use tallow_ledger::{Refusal, genesis, light};
-use tallow_market::quote::paid_until;
+use tallow_market::quote::{LaneCost, for_epochs, paid_until};
 use tallow_types::limits::{SUPPLY_MAX, TX_LIFETIME_MAX};
 use tallow_types::params::{Genesis, Params};
 use tallow_types::policy::{Policy, Witness};
 use tallow_types::tx::Action;
-use tallow_types::{Bounded, BoundedBytes, Digest, Epoch, Fuel, Height, TimeMs, encode};
+use tallow_types::{Bounded, BoundedBytes, Digest, Epoch, EpochCount, Fuel, Height, TimeMs, encode};
 
 use crate::world::{MIB, PRICE, World, keypair, owner, params};
 
@@ -141,6 +141,43 @@ fn settlement_by_hand() {
     assert_eq!(record.fuel.get() + record.escrow.get(), total - charged + refunded);
     let burns = light::supply(&world.state).unwrap().burned.get() - burned;
     assert_eq!(burns, charged - refunded - paid.iter().sum::<u128>());
+}
+
+/// Goal: what a quote says is what the ledger takes, to the unit. Method: quote lanes of different prices and odd sizes
+/// for eight epochs, let them pass with every proof, compare.
+#[test]
+fn quotes_are_exact() {
+    let mut world = World::with_asks(4);
+    let cheap = world.offer(1, 2, PRICE / 3);
+    world.pass(vec![cheap]);
+    let terms = world.terms(0, 0);
+    let mut accepted = world.accept(&terms, &[0, 1, 2]);
+    accepted[1].acceptance.price = world.seeder(1).ask.price;
+    accepted[1] = world.sign_acceptance(accepted[1].acceptance.clone(), 1);
+    let acceptances = Bounded::new(accepted).unwrap();
+    let contract = terms.contract(&world.chain);
+    let open = world.tx(0, Action::Open { terms, acceptances, fuel: Fuel::new(1 << 40) });
+    world.pass(vec![open]);
+    let lease = world.take_lease(contract, 10);
+    let bytes = [MIB + 1, 3 * MIB + 777, 1, 0];
+    let certificate = world.certificate(world.commit(contract, lease, 1, &bytes), 10, &[0, 1, 2]);
+    let post = world.tx(0, Action::Post(certificate));
+    world.pass(vec![post]);
+    let record = world.contract(&contract);
+    let lanes = record
+        .lanes()
+        .zip(bytes)
+        .map(|((_, lane), bytes)| LaneCost { price: lane.price, bytes: tallow_types::Bytes::new(bytes) });
+    let quote = for_epochs(&world.params, lanes, EpochCount::new(8)).unwrap();
+    world.pass_epoch(&[]);
+    let date = paid_until(world.contract(&contract).funds(&world.params, world.epoch()).unwrap());
+    for _ in 0..8 {
+        world.pass_epoch(&[0, 1, 2]);
+    }
+    let record = world.contract(&contract);
+    assert_eq!(record.fuel.get() + record.escrow.get(), (1 << 40) - quote.get());
+    let later = paid_until(record.funds(&world.params, world.epoch()).unwrap());
+    assert!(date.is_some() && later == date, "the date stays while everybody proves");
 }
 
 /// Goal: a contract that cannot pay one epoch falls to embers with everything kept, pays nobody, and is revived by
