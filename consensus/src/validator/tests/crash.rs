@@ -39,7 +39,7 @@ impl Promises {
 #[test]
 fn crashes_keep_every_promise() {
     let dir = tempfile::tempdir().expect("a folder");
-    for seed in 0..40 {
+    for seed in 0..30 {
         let mut random = Random(seed);
         let (ledger, guard) = (Disk::default(), Disk::default());
         let (mut promises, mut next, mut crashes) = (Promises::default(), 0u64, 0);
