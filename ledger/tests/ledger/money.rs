@@ -3,11 +3,13 @@
 use tallow_ledger::record::Phase;
 use tallow_ledger::{Refusal, genesis, light};
 use tallow_market::quote::{LaneCost, for_epochs, paid_until};
-use tallow_types::limits::{SUPPLY_MAX, TX_LIFETIME_MAX};
+use tallow_types::limits::{FORGET_PER_BLOCK, SETTLE_MAX, SUPPLY_MAX, TX_LIFETIME_MAX};
 use tallow_types::params::{Genesis, Params};
 use tallow_types::policy::{Policy, Witness};
 use tallow_types::tx::Action;
-use tallow_types::{Bounded, BoundedBytes, Digest, Epoch, EpochCount, Fuel, Height, TimeMs, encode};
+use tallow_types::{
+    Bounded, BoundedBytes, Digest, Epoch, EpochCount, Fuel, Height, IdempotencyKey, TimeMs, encode,
+};
 
 use crate::world::{MIB, PRICE, World, keypair, owner, params};
 
@@ -60,6 +62,24 @@ fn keys_are_forgotten_in_time() {
     assert_eq!(world.block(Vec::new()).outcome.writes.len(), 3, "key, queue entry, head");
     assert_eq!(light::seen(&world.state, &tx.core.key, 10).unwrap(), []);
     assert!(matches!(world.refused(tx), Refusal::Expired { .. }));
+}
+
+/// Goal: one block forgets a bounded number of keys, the oldest first. Method: one more than the bound is overdue.
+#[test]
+fn forgetting_is_bounded() {
+    let mut world = World::new(params(), 0);
+    let keys = (0..=FORGET_PER_BLOCK as u64).map(|n| {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&n.to_be_bytes());
+        IdempotencyKey::new(key)
+    });
+    let queue: Vec<_> = keys.map(|key| tallow_ledger::key::forget(Height::ZERO, &key, &owner(0))).collect();
+    world.state.extend(queue.iter().map(|key| (key.clone(), Vec::new())));
+    let env = world.env(world.soon());
+    let built = tallow_ledger::build(&world.state, &env, Vec::new(), Vec::new()).unwrap();
+    let gone = |key| built.outcome.writes.get(key) == Some(&None);
+    assert_eq!(queue.iter().filter(|key| gone(*key)).count(), FORGET_PER_BLOCK);
+    assert!(!gone(queue.last().unwrap()), "the last one waits for the next block");
 }
 
 fn tree_at(world: &World, height: u64) -> (tallow_types::StateRoot, tallow_ledger::tree::TreeUpdate) {
@@ -282,5 +302,6 @@ fn bad_genesis_is_refused() {
     assert_eq!(with(|g| g.endowments[0].1 = Fuel::new(SUPPLY_MAX + 1)), E::TooMuchMoney);
     assert_eq!(with(|g| g.params.samples = 8), E::BadParameter("samples"));
     assert_eq!(with(|g| g.params.settle_per_block = 0), E::BadParameter("settle_per_block"));
+    assert_eq!(with(|g| g.params.settle = EpochCount::new(SETTLE_MAX + 1)), E::BadParameter("settle"));
     assert_eq!(with(|g| g.params.window = g.params.epoch.next().unwrap()), E::BadParameter("window"));
 }
