@@ -66,7 +66,11 @@ pub async fn run(ctx: &Context, args: Demo) -> Result<()> {
 
 fn in_step(mut failure: Failure, told: usize) -> Failure {
     if failure.kind != Kind::Interrupted {
-        failure.message = format!("step '{}' of the demo did not hold: {}", STEPS[told.min(STEPS.len() - 1)], failure.message);
+        failure.message = format!(
+            "step '{}' of the demo did not hold: {}",
+            STEPS[told.min(STEPS.len() - 1)],
+            failure.message
+        );
     }
     failure
 }
@@ -154,7 +158,12 @@ async fn put(ctx: &Context, owner: &Session, subject: &Subject, story: &mut Stor
 }
 
 /// Waits for all twelve and shows what each holds.
-async fn holders(ctx: &Context, owner: &Session, network: &DemoNetwork, story: &mut Story) -> Result<ContractReport> {
+async fn holders(
+    ctx: &Context,
+    owner: &Session,
+    network: &DemoNetwork,
+    story: &mut Story,
+) -> Result<ContractReport> {
     let mut contract = owner.client.contract().await.map_err(explain)?;
     if contract.healthy < contract.profile.slots() || contract.width < contract.profile.slots() {
         owner.client.repair(progress::bar(ctx.out)).await.map_err(explain)?;
@@ -177,10 +186,16 @@ async fn holders(ctx: &Context, owner: &Session, network: &DemoNetwork, story: &
             human::size(slot.bytes.get()),
             human::size(disk),
         ]);
-        facts.push(json!({ "seeder": node.name, "slot": slot.slot, "bytes": slot.bytes.get(), "disk_bytes": disk }));
+        facts.push(
+            json!({ "seeder": node.name, "slot": slot.slot, "bytes": slot.bytes.get(), "disk_bytes": disk }),
+        );
     }
     story.held(
-        &format!("all {} hold their slices of {}", contract.healthy, human::count(contract.stripes, "stripe")),
+        &format!(
+            "all {} hold their slices of {}",
+            contract.healthy,
+            human::count(contract.stripes, "stripe")
+        ),
         Value::from(facts),
     );
     let head = ["seeder", "process", "id", "slot", "holds", "disk in use"];
@@ -233,7 +248,9 @@ impl Hunt {
                 "planted_found": planted,
             }),
         );
-        story.detail(&format!("planted plaintext, a name and a window, is found by the same search: {planted} finds"));
+        story.detail(&format!(
+            "planted plaintext, a name and a window, is found by the same search: {planted} finds"
+        ));
         story.detail(&format!(
             "not searched: {} of fewer than {NAME_MIN} bytes, {} of few distinct bytes, {} found before the put",
             human::count(self.unsearchable as u64, "name"),
@@ -303,12 +320,14 @@ fn sample(root: &Path) -> Result<Vec<Vec<u8>>> {
     let files: Vec<(PathBuf, u64)> = entries
         .into_iter()
         .filter(|(_, meta)| meta.is_file() && meta.len() > 0)
-        .map(|(relative, meta)| (if relative.as_os_str().is_empty() { root.to_owned() } else { root.join(relative) }, meta.len()))
+        .map(|(relative, meta)| {
+            (if relative.as_os_str().is_empty() { root.to_owned() } else { root.join(relative) }, meta.len())
+        })
         .collect();
     let total: u64 = files.iter().map(|(_, len)| len).sum();
     let pieces = (SAMPLE as u64).div_ceil(SAMPLE_PIECE);
     let stride = (total / pieces).max(SAMPLE_PIECE);
-    let (mut samples, mut taken, mut passed) = (Vec::new(), 0, 0);
+    let (mut samples, mut taken, mut passed) = (Vec::new(), 0, 0_u64);
     for (path, len) in files {
         // Pieces begin at multiples of the stride in the concatenation of all files.
         let mut next = passed.next_multiple_of(stride) - passed;
@@ -351,7 +370,9 @@ async fn get(
     differences.retain(|line| !put.skipped.iter().any(|skipped| line.starts_with(&skipped.path)));
     if let Some(first) = differences.first() {
         let count = human::count(differences.len() as u64, "difference");
-        return Err(Failure::bug(format!("what came back is not what was stored: {count}, the first: {first}")));
+        return Err(Failure::bug(format!(
+            "what came back is not what was stored: {count}, the first: {first}"
+        )));
     }
     ensure(report.files == subject.measure.files, "not every file came back")?;
     story.held(
@@ -367,7 +388,13 @@ async fn get(
 }
 
 /// With one seeder fewer than the code needs, the answer must be a clear error.
-async fn one_more(ctx: &Context, network: &DemoNetwork, entropy: &Entropy, name: &str, story: &mut Story) -> Result<()> {
+async fn one_more(
+    ctx: &Context,
+    network: &DemoNetwork,
+    entropy: &Entropy,
+    name: &str,
+    story: &mut Story,
+) -> Result<()> {
     let node = network.seeders().iter().find(|node| node.name == name).expect("it is one of them");
     network.kill(node).await?;
     let chosen = network.chosen()?;

@@ -3,6 +3,7 @@
 pub mod fleet;
 pub mod folder;
 mod hold;
+pub mod rebuild;
 pub mod remote;
 pub mod state;
 pub mod supervisor;

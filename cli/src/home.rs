@@ -48,11 +48,6 @@ impl Home {
         Ok(Self { dir })
     }
 
-    /// The folder itself.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// Where a development network goes unless a folder is named.
     pub fn dev_dir(&self) -> PathBuf {
         self.dir.join("dev")
@@ -133,7 +128,7 @@ mod tests {
         let dev = Current::Dev(PathBuf::from("/some where/dev"));
         home.set_current(&dev).expect("writes");
         assert_eq!(home.current().expect("reads"), Some(dev));
-        std::fs::write(home.dir().join("network"), "nonsense").expect("writes");
+        std::fs::write(dir.path().join("deep/home/network"), "nonsense").expect("writes");
         let failure = home.current().expect_err("refused");
         assert_eq!(failure.kind, crate::failure::Kind::Config);
         assert!(home.set_current(&Current::Dev(PathBuf::from("a\nb"))).is_err());

@@ -2,11 +2,9 @@
 //! client library or runs a node, and says how it went. Rules and formats live in the other crates.
 
 mod args;
+mod commands;
 mod context;
-mod demo {
-    pub mod search;
-    pub mod tree;
-}
+mod demo;
 mod dev;
 mod failure;
 mod home;
@@ -15,8 +13,11 @@ mod keyfile;
 mod lifeline;
 mod network;
 mod output;
+mod progress;
+#[cfg(test)]
 mod reference;
 mod secret;
+mod session;
 mod wallet;
 
 use std::process::ExitCode;
@@ -26,11 +27,100 @@ use tallow_types::TimeMs;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Cli, Command, Dev, Node, Role, Seed};
+use crate::commands::{blobs, contract, node};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 
-fn main() {}
+fn main() -> ExitCode {
+    // clap ends the program itself for --help, --version and command lines that it can't read, with code 0 or 2.
+    let cli = Cli::parse();
+    let out = Output::new(&cli.global);
+    log_to_stderr(cli.global.verbose);
+    // A panic has told where on standard error; what is left is to end as a bug ends.
+    let outcome =
+        std::panic::catch_unwind(|| run(cli)).unwrap_or_else(|_| Err(Failure::bug("the program panicked")));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            out.failure(&failure);
+            ExitCode::from(failure.kind.code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let alone = matches!(cli.command, Command::Dev(Dev::Supervise { .. }));
+    // The supervisor starts its children from this thread, to whose life the kernel ties them.
+    let runtime = if alone {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()
+    } else {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    };
+    let runtime = runtime.map_err(|error| Failure::unavailable("cannot start threads").because(&error))?;
+    let outcome = runtime.block_on(dispatch(cli));
+    // A read of standard input or a file can't be cancelled; the end of the program does not wait for it.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn dispatch(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Completions { shell } => {
+            completions(shell);
+            Ok(())
+        }
+        Command::Dev(Dev::Supervise { dir, adopt, ephemeral }) => {
+            dev::supervisor::run(&dir, adopt, ephemeral).await
+        }
+        Command::Demo(args) => demo::run(&Context::new(cli.global)?, args).await,
+        Command::Seed(Seed::Run(args)) => {
+            let ctx = Context::new(cli.global)?;
+            let plan = node::Start {
+                role: Role::Seeder,
+                genesis: None,
+                manual_clock: false,
+                adopt: false,
+                supervised: false,
+            };
+            node::run(&ctx, plan, args).await
+        }
+        Command::Node(Node::Run { role, genesis, manual_clock, adopt, supervised, run }) => {
+            let ctx = Context::new(cli.global)?;
+            node::run(&ctx, node::Start { role, genesis, manual_clock, adopt, supervised }, run).await
+        }
+        command => {
+            let ctx = Context::new(cli.global)?;
+            tokio::select! {
+                outcome = user_command(&ctx, command) => outcome,
+                failure = interrupted() => Err(failure),
+            }
+        }
+    }
+}
+
+/// Commands that a person waits for, and may stop at any moment.
+async fn user_command(ctx: &Context, command: Command) -> Result<()> {
+    match command {
+        Command::Put(args) => blobs::put(ctx, args).await,
+        Command::Get(args) => blobs::get(ctx, args).await,
+        Command::Ls(args) => blobs::ls(ctx, args).await,
+        Command::Stat(args) => match args.name {
+            Some(name) => blobs::stat(ctx, &name).await,
+            None => contract::stat(ctx).await,
+        },
+        Command::Rm(args) => blobs::rm(ctx, args).await,
+        Command::Refuel(args) => contract::refuel(ctx, args).await,
+        Command::Repair => contract::repair(ctx).await,
+        Command::Quote(args) => contract::quote(ctx, args).await,
+        Command::Wallet(command) => commands::wallet::run(ctx, command).await,
+        Command::Dev(command) => commands::dev::run(ctx, command).await,
+        Command::Demo(_) | Command::Seed(_) | Command::Node(_) | Command::Completions { .. } => {
+            Err(Failure::bug("this command has a way of its own"))
+        }
+    }
+}
+
 /// Waits until the user, or the system, wants the program to stop. What was begun stays resumable.
 async fn interrupted() -> Failure {
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =

@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(good[1..].parse::<Network>(), Err(BadNetwork::Form));
         assert_eq!(good.replace("abab", "abxx").parse::<Network>(), Err(BadNetwork::Form));
         assert_eq!(format!("{head}@").parse::<Network>(), Err(BadNetwork::Addresses));
-        let many = vec![address; ADDRESSES_MAX + 1].join(",");
+        let many = [address; ADDRESSES_MAX + 1].join(",");
         assert_eq!(format!("{head}@{many}").parse::<Network>(), Err(BadNetwork::Addresses));
         let no_key = format!("{head}@/ip4/127.0.0.1/tcp/4001").parse::<Network>();
         assert!(matches!(no_key, Err(BadNetwork::Address(_))));

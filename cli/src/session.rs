@@ -8,7 +8,7 @@ use tallow_client::{
 use tallow_net::{Config, Node};
 use tallow_seal::keys::Seed;
 use tallow_seal::phrase::Phrase;
-use tallow_types::{AccountId, Profile};
+use tallow_types::Profile;
 
 use crate::context::{Chosen, Context};
 use crate::failure::{Failure, Kind, Result, file_failed};
@@ -19,14 +19,17 @@ use crate::wallet::{self, Entropy, WalletError};
 pub struct Session {
     /// The client library.
     pub client: Client,
-    /// Whose it is.
-    pub account: AccountId,
     node: Node,
 }
 
 impl Session {
     /// With the wallet of the chosen network.
-    pub async fn open(ctx: &Context, chosen: &Chosen, access: Access, profile: Option<Profile>) -> Result<Self> {
+    pub async fn open(
+        ctx: &Context,
+        chosen: &Chosen,
+        access: Access,
+        profile: Option<Profile>,
+    ) -> Result<Self> {
         let entropy = open_wallet(ctx, chosen)?;
         Self::with(ctx, chosen, &entropy, access, profile).await
     }
@@ -41,7 +44,8 @@ impl Session {
     ) -> Result<Self> {
         let dir = ctx.home.client(&chosen.network.chain);
         private_dir(&dir)?;
-        let number = device_number(&dir).map_err(|error| file_failed("keep this device's number in", &dir, &error))?;
+        let number =
+            device_number(&dir).map_err(|error| file_failed("keep this device's number in", &dir, &error))?;
         let identity = Identity::new(Phrase::generate(entropy).seed(), number);
         let plan = profile_for(chosen, profile)?;
         Self::connect(chosen, identity, Some(dir), access, plan).await
@@ -61,7 +65,6 @@ impl Session {
         access: Access,
         profile: Profile,
     ) -> Result<Self> {
-        let account = identity.account();
         let node = Node::start(Config::new(identity.device()))
             .await
             .map_err(|error| Failure::unavailable("cannot use the network").because(&error))?;
@@ -78,7 +81,7 @@ impl Session {
         })
         .await
         .map_err(explain)?;
-        Ok(Self { client, account, node })
+        Ok(Self { client, node })
     }
 
     /// Gives back the write lease and closes all connections. To be called at the end of work that succeeded; after a

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tallow_client::{
-    Access, Blame, Client, GetError, GetOptions, GetReport, GetTarget, Listed, ListedKind, PutError, PutReport,
-    Skipped, Source, Stat,
+    Access, Blame, Client, GetError, GetOptions, GetReport, GetTarget, Listed, ListedKind, PutError,
+    PutReport, Skipped, Source, Stat,
 };
 use tallow_types::TimeMs;
 use tokio::io::AsyncWriteExt as _;
@@ -73,7 +73,11 @@ fn put_json(name: &str, report: &PutReport) -> Value {
 fn put_failed(error: PutError) -> Failure {
     let resume = matches!(error, PutError::TooFew { .. });
     let failure = explain(error);
-    if resume { failure.hint("typing the same command again sends only what is still missing") } else { failure }
+    if resume {
+        failure.hint("typing the same command again sends only what is still missing")
+    } else {
+        failure
+    }
 }
 
 /// Gets a blob or a folder back.
@@ -90,10 +94,13 @@ pub async fn get(ctx: &Context, args: Get) -> Result<()> {
     } else if let Some(range) = args.range {
         range_to_file(ctx.out, &session.client, &name, range, &target, args.force).await?
     } else {
-        let target = inside_folder(&session.client, &name, target).await?;
         let options = GetOptions { force: args.force };
         let bar = progress::bar(ctx.out);
-        session.client.get(&name, GetTarget::Path(target), options, bar).await.map_err(|e| get_failed(e, &name))?
+        session
+            .client
+            .get(&name, GetTarget::Path(target.clone()), options, bar)
+            .await
+            .map_err(|e| get_failed(e, &name))?
     };
     session.close().await?;
     for note in &report.notes {
@@ -129,16 +136,6 @@ fn get_json(name: &str, target: &Path, report: &GetReport) -> Value {
     })
 }
 
-/// A file goes into a folder that is there already, as `cp` does it; a folder takes the target's own name.
-async fn inside_folder(client: &Client, name: &str, target: PathBuf) -> Result<PathBuf> {
-    if name.is_empty() || !target.is_dir() {
-        return Ok(target);
-    }
-    let stat = client.stat(name).await.map_err(|error| get_failed(error, name))?;
-    let is_folder = matches!(stat.entry.kind, ListedKind::Folder);
-    Ok(if is_folder { target } else { target.join(last_part(name)?) })
-}
-
 async fn to_stdout(out: Output, client: &Client, name: &str, range: Option<ByteRange>) -> Result<GetReport> {
     let range = resolve(client, name, range).await?;
     let mut stdout = tokio::io::stdout();
@@ -163,7 +160,8 @@ async fn range_to_file(
     }
     let range = resolve(client, name, Some(range)).await?;
     let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let file = tempfile::Builder::new().prefix(".tallow-").tempfile_in(dir).map_err(|error| failed(&error))?;
+    let file =
+        tempfile::Builder::new().prefix(".tallow-").tempfile_in(dir).map_err(|error| failed(&error))?;
     let (file, path) = file.into_parts();
     let mut file = tokio::fs::File::from_std(file);
     let report =
@@ -176,7 +174,11 @@ async fn range_to_file(
 }
 
 /// The range in bytes; its end needs the blob's size.
-async fn resolve(client: &Client, name: &str, range: Option<ByteRange>) -> Result<Option<std::ops::Range<u64>>> {
+async fn resolve(
+    client: &Client,
+    name: &str,
+    range: Option<ByteRange>,
+) -> Result<Option<std::ops::Range<u64>>> {
     let Some(range) = range else { return Ok(None) };
     let stat = client.stat(name).await.map_err(|error| get_failed(error, name))?;
     Ok(Some(range.within(stat.entry.size)))
@@ -184,8 +186,12 @@ async fn resolve(client: &Client, name: &str, range: Option<ByteRange>) -> Resul
 
 fn get_failed(error: GetError, name: &str) -> Failure {
     let extra = match &error {
-        GetError::Exists { .. } => Some("to replace what is there: --force; to write elsewhere: -o TARGET".to_owned()),
-        GetError::NotFound { near, .. } if near.is_empty() => Some("see what there is with: tallow ls".to_owned()),
+        GetError::Exists { .. } => {
+            Some("to replace what is there: --force; to write elsewhere: -o TARGET".to_owned())
+        }
+        GetError::NotFound { near, .. } if near.is_empty() => {
+            Some("see what there is with: tallow ls".to_owned())
+        }
         GetError::NotAFile { .. } => Some(format!("see what is in it with: tallow ls {}", shown(name))),
         _ => None,
     };
@@ -201,7 +207,8 @@ pub async fn ls(ctx: &Context, args: Ls) -> Result<()> {
     let chosen = ctx.network()?;
     let session = Session::open(ctx, &chosen, Access::Read, None).await?;
     let prefix = trimmed(&args.prefix);
-    let listed = session.client.ls(&prefix, args.recursive).await.map_err(|error| get_failed(error, &prefix))?;
+    let listed =
+        session.client.ls(&prefix, args.recursive).await.map_err(|error| get_failed(error, &prefix))?;
     session.close().await?;
     if ctx.out.json {
         for entry in &listed {
@@ -222,7 +229,10 @@ pub async fn ls(ctx: &Context, args: Ls) -> Result<()> {
         })
         .collect();
     if !rows.is_empty() {
-        ctx.out.say(output::table(&["mode", "size", "modified", "name"], &[false, true, false, false], &rows).trim_end());
+        ctx.out.say(
+            output::table(&["mode", "size", "modified", "name"], &[false, true, false, false], &rows)
+                .trim_end(),
+        );
     }
     ctx.out.note(human::entries(listed.len()));
     Ok(())
@@ -301,7 +311,11 @@ pub async fn rm(ctx: &Context, args: Rm) -> Result<()> {
         let report = session.client.rm(&name, args.recursive).await.map_err(|error| {
             let is_folder = matches!(error, GetError::NotAFile { .. });
             let failure = get_failed(error, &name);
-            if is_folder { failure.hint("to remove it with all that is in it: tallow rm -r") } else { failure }
+            if is_folder {
+                failure.hint("to remove it with all that is in it: tallow rm -r")
+            } else {
+                failure
+            }
         })?;
         entries += report.entries;
         bytes += report.bytes;
@@ -310,7 +324,11 @@ pub async fn rm(ctx: &Context, args: Rm) -> Result<()> {
     session.close().await?;
     let value = json!({ "entries": entries, "bytes": bytes, "dead_stripes": dead });
     ctx.out.result("rm", value, || {
-        format!("removed {}, {}\n", human::entries(usize::try_from(entries).unwrap_or(usize::MAX)), human::size(bytes))
+        format!(
+            "removed {}, {}\n",
+            human::entries(usize::try_from(entries).unwrap_or(usize::MAX)),
+            human::size(bytes)
+        )
     });
     Ok(())
 }
@@ -322,7 +340,8 @@ fn trimmed(name: &str) -> String {
 
 fn last_part(name: &str) -> Result<&str> {
     name.rsplit('/').next().filter(|part| !part.is_empty()).ok_or_else(|| {
-        Failure::config("everything has no name of its own").hint("say where to write it: tallow get / -o TARGET")
+        Failure::config("everything has no name of its own")
+            .hint("say where to write it: tallow get / -o TARGET")
     })
 }
 
@@ -351,7 +370,9 @@ fn skipped_json(list: &[Skipped]) -> Value {
 
 /// Seeders that failed, as JSON.
 pub fn blames_json(list: &[Blame]) -> Value {
-    list.iter().map(|blame| json!({ "slot": blame.slot, "seeder": blame.seeder, "reason": blame.reason })).collect()
+    list.iter()
+        .map(|blame| json!({ "slot": blame.slot, "seeder": blame.seeder, "reason": blame.reason }))
+        .collect()
 }
 
 #[cfg(test)]

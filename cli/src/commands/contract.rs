@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tallow_client::{Access, ContractReport, Quote as Cost};
-use tallow_types::params::Params;
 use tallow_types::Fuel;
+use tallow_types::params::Params;
 
 use crate::args::{Quote, Refuel};
 use crate::commands::blobs::blames_json;
@@ -177,7 +177,10 @@ pub async fn repair(ctx: &Context) -> Result<()> {
     if done.failed.is_empty() {
         return Ok(());
     }
-    let failure = Failure::unavailable(format!("{} could not be repaired", human::count(done.failed.len() as u64, "slot")));
+    let failure = Failure::unavailable(format!(
+        "{} could not be repaired",
+        human::count(done.failed.len() as u64, "slot")
+    ));
     let failure = done.failed.iter().fold(failure, |failure, blame| failure.hint(blame.to_string()));
     Err(failure.hint("type it again when those seeders are up, or more seeders offer their disks"))
 }

@@ -1,14 +1,15 @@
 //! `tallow dev`: a network of one's own on this machine.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 use tallow_types::params::Params;
 use tallow_types::wire::ChainStatus;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -136,7 +137,12 @@ pub fn launch(folder: &Folder, adopt: bool, ephemeral: bool) -> Result<Child> {
 }
 
 /// Follows the reports of a supervisor until its network is up.
-pub async fn wait_until_ready(ctx: &Context, folder: &Folder, plan: &Plan, supervisor: &mut Child) -> Result<State> {
+pub async fn wait_until_ready(
+    ctx: &Context,
+    folder: &Folder,
+    plan: &Plan,
+    supervisor: &mut Child,
+) -> Result<State> {
     let reports = supervisor.stdout.take().expect("its output is a pipe");
     let mut lines = BufReader::new(reports).lines();
     let bar = starting_bar(ctx, u64::from(plan.seeders) + 1);
@@ -150,7 +156,9 @@ pub async fn wait_until_ready(ctx: &Context, folder: &Folder, plan: &Plan, super
             }
             Some(Report::Ready) => break,
             Some(Report::Failed(failure)) => {
-                return Err(Failure::from_json(&failure).unwrap_or_else(|| Failure::bug("the supervisor failed")));
+                return Err(
+                    Failure::from_json(&failure).unwrap_or_else(|| Failure::bug("the supervisor failed"))
+                );
             }
             None => {
                 let log = folder.path("supervisor.log");
@@ -181,7 +189,11 @@ async fn down(ctx: &Context, folder: &Folder) -> Result<()> {
     let value = json!({ "dir": folder.dir().display().to_string(), "was_up": holder.is_some() });
     ctx.out.result("dev-down", value, || {
         let dir = folder.dir().display();
-        if holder.is_some() { format!("the network in {dir} is down; its data stays\n") } else { format!("no network was up in {dir}\n") }
+        if holder.is_some() {
+            format!("the network in {dir} is down; its data stays\n")
+        } else {
+            format!("no network was up in {dir}\n")
+        }
     });
     Ok(())
 }
@@ -206,26 +218,49 @@ async fn stop(folder: &Folder, pid: Pid) -> Result<()> {
         Err(error) if gone(error) => return Ok(()),
         Err(error) => return Err(failed(error)),
     }
-    // A process descriptor becomes readable when its process ends.
-    let ended = AsyncFd::new(process)
-        .map_err(|error| Failure::unavailable("cannot wait for the supervisor").because(&error))?;
-    if tokio::time::timeout(STOP, ended.readable()).await.is_ok() {
+    let (process, ended) = tokio::task::spawn_blocking(move || {
+        let ended = ends_within(&process, STOP);
+        (process, ended)
+    })
+    .await
+    .map_err(|error| Failure::bug("the wait for the supervisor panicked").because(&error))?;
+    if ended {
         return Ok(());
     }
     // Its nodes end with it, whatever it was doing.
-    match pidfd_send_signal(ended.get_ref(), Signal::KILL) {
+    match pidfd_send_signal(&process, Signal::KILL) {
         Err(error) if !gone(error) => Err(failed(error)),
         _ => Ok(()),
+    }
+}
+
+/// Waits for the end of a process; false if it takes too long. A process descriptor becomes readable when its process
+/// ends.
+fn ends_within(process: &OwnedFd, time: Duration) -> bool {
+    let until = Instant::now() + time;
+    loop {
+        let rest = until.saturating_duration_since(Instant::now());
+        let Ok(rest) = Timespec::try_from(rest) else { return false };
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&rest)) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            // A signal to this process; the other one is still awaited.
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
     }
 }
 
 async fn status(ctx: &Context, folder: &Folder) -> Result<()> {
     let dir = folder.dir().display().to_string();
     let Some(plan) = folder.plan()? else {
-        return Err(Failure::user(format!("there is no network in {dir}")).hint("make one with: tallow dev up"));
+        return Err(
+            Failure::user(format!("there is no network in {dir}")).hint("make one with: tallow dev up")
+        );
     };
     if folder.holder()?.is_none() {
-        let value = json!({ "dir": dir, "up": false, "seeders": plan.seeders, "profile": profile_text(&plan)? });
+        let value =
+            json!({ "dir": dir, "up": false, "seeders": plan.seeders, "profile": profile_text(&plan)? });
         ctx.out.result("dev-status", value, || {
             format!("the network in {dir} is down\nnext     tallow dev up --dir {dir}\n")
         });
@@ -280,7 +315,12 @@ fn status_text(folder: &Folder, state: &State, ledger: Option<&ChainStatus>) -> 
         .iter()
         .map(|node| {
             let how = node.ended.clone().unwrap_or_else(|| "runs".to_owned());
-            vec![node.name.clone(), node.pid.to_string(), how, human::size(disk_bytes(&folder.path(&node.name)))]
+            vec![
+                node.name.clone(),
+                node.pid.to_string(),
+                how,
+                human::size(disk_bytes(&folder.path(&node.name))),
+            ]
         })
         .collect();
     format!(

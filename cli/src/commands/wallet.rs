@@ -47,16 +47,23 @@ async fn new(ctx: &Context) -> Result<()> {
         "file": ctx.home.wallet(&chosen.network.chain).display().to_string(),
     });
     ctx.out.result("wallet-new", value, || {
-        let mut text = String::from("the 24 words, the only way back to everything you store; write them down:\n\n");
+        let mut text =
+            String::from("the 24 words, the only way back to everything you store; write them down:\n\n");
         for (row, words) in words.chunks(6).enumerate() {
-            let cells: Vec<String> =
-                words.iter().enumerate().map(|(i, word)| format!("{:2} {word:<10}", row * 6 + i + 1)).collect();
+            let cells: Vec<String> = words
+                .iter()
+                .enumerate()
+                .map(|(i, word)| format!("{:2} {word:<10}", row * 6 + i + 1))
+                .collect();
             text.push_str(cells.join("").trim_end());
             text.push('\n');
         }
         text.push_str(&format!("\naccount  {account}\n"));
         if gift > Fuel::ZERO {
-            text.push_str(&format!("balance  {}, from the development network's faucet\n", human::fuel(gift)));
+            text.push_str(&format!(
+                "balance  {}, from the development network's faucet\n",
+                human::fuel(gift)
+            ));
         }
         text
     });

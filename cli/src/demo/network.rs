@@ -85,13 +85,19 @@ impl DemoNetwork {
 
     /// Kills a node as the kernel would, and waits until the supervisor has seen it.
     pub async fn kill(&self, node: &NodeState) -> Result<()> {
-        let pid = i32::try_from(node.pid).ok().and_then(Pid::from_raw).ok_or_else(|| Failure::bug("a node without a process"))?;
-        kill_process(pid, Signal::KILL)
-            .map_err(|error| Failure::bug(format!("cannot kill {}", node.name)).because(&std::io::Error::from(error)))?;
+        let pid = i32::try_from(node.pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| Failure::bug("a node without a process"))?;
+        kill_process(pid, Signal::KILL).map_err(|error| {
+            Failure::bug(format!("cannot kill {}", node.name)).because(&std::io::Error::from(error))
+        })?;
         let path = self.folder.path("state.json");
         wait_for(|| {
             let state = State::read(&path).ok().flatten();
-            state.is_some_and(|state| state.nodes.iter().any(|other| other.name == node.name && other.ended.is_some()))
+            state.is_some_and(|state| {
+                state.nodes.iter().any(|other| other.name == node.name && other.ended.is_some())
+            })
         })
         .await
         .ok_or_else(|| Failure::bug(format!("{} did not end when it was killed", node.name)))
@@ -105,7 +111,9 @@ impl DemoNetwork {
             let _ = self.supervisor.kill().await;
             let _ = std::fs::remove_dir_all(self.folder.dir());
         }
-        ended && !self.folder.dir().exists() && self.state.nodes.iter().all(|node| !is_ours(node, self.folder.dir()))
+        ended
+            && !self.folder.dir().exists()
+            && self.state.nodes.iter().all(|node| !is_ours(node, self.folder.dir()))
     }
 }
 
@@ -138,9 +146,15 @@ fn sweep(temporary: &Path) {
     let us = rustix::process::getuid().as_raw();
     for entry in std::fs::read_dir(temporary).into_iter().flatten().flatten() {
         let Ok(meta) = entry.metadata() else { continue };
-        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX) && meta.is_dir() && meta.uid() == us;
+        let ours =
+            entry.file_name().to_string_lossy().starts_with(PREFIX) && meta.is_dir() && meta.uid() == us;
         let old = meta.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > STALE);
-        if ours && old && Folder::at(&entry.path()).and_then(|folder| folder.holder()).is_ok_and(|holder| holder.is_none()) {
+        if ours
+            && old
+            && Folder::at(&entry.path())
+                .and_then(|folder| folder.holder())
+                .is_ok_and(|holder| holder.is_none())
+        {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }

@@ -37,7 +37,8 @@ impl Story {
             "seconds": took.as_secs_f64(),
             "facts": facts,
         });
-        let line = format!("[{:>2}/{}] {name:<9} {text}  ({})\n", self.told, STEPS.len(), human::duration(took));
+        let line =
+            format!("[{:>2}/{}] {name:<9} {text}  ({})\n", self.told, STEPS.len(), human::duration(took));
         self.out.result("demo-step", value, || line);
         self.step = Instant::now();
     }

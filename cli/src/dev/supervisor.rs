@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,6 +13,9 @@ use crate::dev::folder::Folder;
 use crate::dev::state::State;
 use crate::failure::{Failure, Result};
 use crate::lifeline;
+
+/// How often an ephemeral folder is tried to be deleted, some milliseconds apart.
+const DELETE_TRIES: usize = 200;
 
 /// What the supervisor tells the command that started it, one line each on its standard output.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,21 +39,34 @@ pub async fn run(dir: &Path, adopt: bool, ephemeral: bool) -> Result<()> {
         let _ = report(&Report::Failed(failure.to_json()));
     }
     if ephemeral {
-        let _ = std::fs::remove_dir_all(folder.dir());
+        delete(folder.dir()).await;
     }
     outcome
+}
+
+/// Deletes a folder in which processes may be ending that still make files.
+async fn delete(dir: &Path) {
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..DELETE_TRIES {
+        if std::fs::remove_dir_all(dir).is_ok() || !dir.exists() {
+            return;
+        }
+        every.tick().await;
+    }
 }
 
 async fn supervise(folder: &Folder, adopt: bool, ephemeral: bool) -> Result<()> {
     let Some(_hold) = folder.take()? else { return Err(already_up(folder)) };
     let plan = folder.plan()?.ok_or_else(|| Failure::bug("the folder was not made before it was started"))?;
+    let path = folder.path("state.json");
+    // What the last supervisor wrote, if it could not clean up, is not true any more.
+    let _ = std::fs::remove_file(&path);
     let mut told = Told::listen(ephemeral)?;
     let tell = |name: &str| report(&Report::Up(name.to_owned()));
     let mut fleet = tokio::select! {
         fleet = Fleet::start(folder, &plan, adopt, tell) => fleet?,
-        () = told.to_stop() => return Err(Failure::interrupted("stopped while starting")),
+        () = told.stop_signal() => return Err(Failure::interrupted("stopped while starting")),
     };
-    let path = folder.path("state.json");
     let mut state = State::new(crate::now().get(), &fleet.network, fleet.nodes.clone());
     let done = state.write(&path).and_then(|()| report(&Report::Ready));
     if let Err(failure) = done {
@@ -60,9 +77,12 @@ async fn supervise(folder: &Folder, adopt: bool, ephemeral: bool) -> Result<()> 
         tokio::select! {
             () = fleet.next_end() => {
                 state.nodes.clone_from(&fleet.nodes);
-                state.write(&path)?;
+                if let Err(failure) = state.write(&path) {
+                    // The others go on; what runs is only shown wrongly.
+                    tracing::error!(%failure, "cannot note that a node ended");
+                }
             }
-            () = told.to_stop() => break,
+            () = told.stop_signal() => break,
         }
     }
     if ephemeral {
@@ -109,7 +129,7 @@ impl Told {
         })
     }
 
-    async fn to_stop(&mut self) {
+    async fn stop_signal(&mut self) {
         let orphaned = async {
             match &mut self.orphaned {
                 Some(orphaned) => drop(orphaned.await),

@@ -1,0 +1,205 @@
+//! `tallow seed run`, and the node processes of a development network: one storage node until it is told to stop.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use tallow_consensus::Clock;
+use tallow_ledger::{key, record};
+use tallow_storage_node::seeder::Terms;
+use tallow_storage_node::store::StoreConfig;
+use tallow_storage_node::{Join, Node, NodeConfig, SeederConfig, StartError, ValidatorConfig};
+use tallow_types::contract::{Address, Region};
+use tallow_types::params::Params;
+use tallow_types::policy::Policy;
+use tallow_types::{Bytes, EpochCount, decode};
+
+use crate::args::{NodeRun, Role};
+use crate::context::Context;
+use crate::dev::fleet::ReadyLine;
+use crate::failure::{Failure, Result, file_failed};
+use crate::home::private_dir;
+use crate::keyfile::NodeKey;
+use crate::{human, lifeline};
+
+/// How long a seeder of a development network says before it leaves. Epochs.
+const DEV_NOTICE: u64 = 10;
+/// The same on a network with epochs of ten minutes: seven days. Epochs.
+const NOTICE: u64 = 7 * 144;
+
+/// What a seeder of a development network leaves free on the disk. Bytes.
+const DEV_RESERVE: u64 = 256 << 20;
+/// How long its segment files are. Bytes.
+const DEV_SEGMENT: u64 = 16 << 20;
+
+/// How a node is started.
+pub struct Start {
+    /// What it does.
+    pub role: Role,
+    /// Where its network begins.
+    pub genesis: Option<PathBuf>,
+    /// Whether epochs pass on request only.
+    pub manual_clock: bool,
+    /// Whether a validator takes over a ledger that was followed.
+    pub adopt: bool,
+    /// Whether it ends with the process that started it.
+    pub supervised: bool,
+}
+
+/// Runs a node until it is told to stop.
+pub async fn run(ctx: &Context, start: Start, args: NodeRun) -> Result<()> {
+    // First of all, so that not even a node that is still starting outlives its parent.
+    let orphaned = start.supervised.then(|| lifeline::tie(true));
+    let stop = async {
+        tokio::select! {
+            failure = crate::interrupted() => drop(failure),
+            () = parent_gone(orphaned) => {}
+        }
+    };
+    tokio::pin!(stop);
+    private_dir(&args.dir)?;
+    let config = configure(ctx, &start, &args)?;
+    let node = tokio::select! {
+        node = Node::start(config) => node.map_err(not_started)?,
+        () = &mut stop => return Ok(()),
+    };
+    announce(ctx, &start, &node);
+    tokio::select! {
+        () = node.ready() => {
+            if start.supervised {
+                supervised_ready(&node);
+            } else {
+                ctx.out.say("ready: its terms are on the ledger");
+            }
+        }
+        () = &mut stop => {
+            node.stop().await;
+            return Ok(());
+        }
+    }
+    if node.run_until(stop).await {
+        return Err(Failure::bug(
+            "the ledger followed here and the network's have parted; the node has stopped",
+        ));
+    }
+    Ok(())
+}
+
+async fn parent_gone(orphaned: Option<tokio::sync::oneshot::Receiver<()>>) {
+    match orphaned {
+        Some(orphaned) => drop(orphaned.await),
+        None => std::future::pending().await,
+    }
+}
+
+fn configure(ctx: &Context, start: &Start, args: &NodeRun) -> Result<NodeConfig> {
+    let key_file = args.key.clone().unwrap_or_else(|| args.dir.join("node.key"));
+    let key = NodeKey::load_or_make(&key_file)?;
+    let (join, params) = match &start.genesis {
+        Some(path) => {
+            let bytes = std::fs::read(path).map_err(|error| file_failed("read", path, &error))?;
+            let genesis: tallow_types::params::Genesis = decode(&bytes)
+                .map_err(|error| Failure::config(format!("cannot use {}", path.display())).because(&error))?;
+            let params = genesis.params;
+            (Join::Genesis(genesis), Some(params))
+        }
+        None => {
+            let network = ctx.network()?.network;
+            (Join::Network { chain: network.chain, bootstrap: network.bootstrap }, None)
+        }
+    };
+    let listen = Address::new(args.listen.clone())
+        .ok_or_else(|| Failure::config("the address to listen on is too long"))?;
+    let mut config = NodeConfig::new(args.dir.clone(), key.keypair(), join);
+    config.listen = vec![listen];
+    match start.role {
+        Role::Validator => {
+            let clock = if start.manual_clock { Clock::Manual } else { Clock::Wall };
+            config.validator = Some(ValidatorConfig { vrf: key.vrf(), clock, adopt: start.adopt });
+        }
+        Role::Seeder => {
+            let store = StoreConfig { room: Bytes::new(args.room), ..StoreConfig::default() };
+            // Many seeders share one disk in a development network: what each sets aside must stay small.
+            let dev =
+                StoreConfig { reserve: Bytes::new(DEV_RESERVE), segment: Bytes::new(DEV_SEGMENT), ..store };
+            let store = if start.supervised { dev } else { store };
+            config.seeder = Some(SeederConfig { terms: terms(args, params, start.supervised)?, store });
+        }
+    }
+    Ok(config)
+}
+
+fn terms(args: &NodeRun, params: Option<Params>, supervised: bool) -> Result<Terms> {
+    let region = Region::new(args.region.clone()).ok_or_else(|| {
+        Failure::config(format!("a region label has at most {} bytes", tallow_types::limits::REGION_MAX))
+    })?;
+    Ok(Terms {
+        payout: args.payout,
+        price: args.price.unwrap_or_else(|| params.unwrap_or_else(Params::main).price_min),
+        region,
+        notice: EpochCount::new(if supervised { DEV_NOTICE } else { NOTICE }),
+        room: Bytes::new(args.room),
+    })
+}
+
+/// Tells a person where the node is and, if it needs some, where to send money.
+fn announce(ctx: &Context, start: &Start, node: &Node) {
+    if start.supervised {
+        return;
+    }
+    let bootstrap: Vec<String> = node.bootstrap().iter().map(|address| address.as_str().to_owned()).collect();
+    let account = Policy::Key(node.peer().key).account();
+    let balance = node
+        .chain()
+        .get(&key::account(&account))
+        .ok()
+        .flatten()
+        .and_then(|bytes| decode::<record::Account>(&bytes).ok())
+        .map(|account| account.balance);
+    let value = json!({
+        "address": bootstrap,
+        "account": account.to_string(),
+        "chain": node.chain_id().to_string(),
+        "free_units": balance.map(|balance| balance.get().to_string()),
+    });
+    ctx.out.result("seed", value, || {
+        let mut text = format!("listens on  {}\naccount     {account}\n", bootstrap.join("\n            "));
+        match balance {
+            Some(balance) => text.push_str(&format!("balance     {}\n", human::fuel(balance))),
+            None => text.push_str(
+                "balance     none: it waits until this account has some, for its terms and its collateral\n",
+            ),
+        }
+        text
+    });
+}
+
+/// The line that a supervisor waits for.
+fn supervised_ready(node: &Node) {
+    use std::io::Write as _;
+    let address = node.bootstrap().first().map(|address| address.as_str().to_owned()).unwrap_or_default();
+    let line = serde_json::to_string(&ReadyLine { address }).expect("a text is plain data");
+    let mut out = std::io::stdout().lock();
+    // A supervisor that is gone is noticed by the lifeline.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn not_started(error: StartError) -> Failure {
+    let text = error.to_string();
+    let failure = if error.is_address_in_use() {
+        Failure::user(text).hint("let the system choose one with: --listen /ip4/127.0.0.1/tcp/0")
+    } else if error.is_in_use() {
+        Failure::user(text).hint("stop the other process, or give each node a folder of its own with --dir")
+    } else if error.is_other_network() {
+        Failure::config(text).hint("give each network a folder of its own with --dir")
+    } else if error.is_unreachable() {
+        Failure::unavailable(text).hint("check the network string, and that its nodes are up")
+    } else {
+        match &error {
+            StartError::Net(_) | StartError::NoGenesis => Failure::config(text),
+            StartError::Panicked => Failure::bug(text),
+            _ => Failure::unavailable(text),
+        }
+    };
+    failure.because(&error)
+}

@@ -1,0 +1,78 @@
+//! Development networks: processes that live and die together, folders, ports, clocks.
+
+use rustix::process::Signal;
+
+use crate::harness::{Machine, Net, objects, runs, send, wait_until};
+
+/// Goal: children end when their parent dies, however it dies. Method: kill -9 the supervisor and look for every process
+/// until all are gone; then the folder can be brought up again.
+#[test]
+fn nodes_end_with_their_supervisor() {
+    let machine = Machine::new();
+    let net = Net::up(&machine);
+    let pids = net.pids();
+    assert_eq!(pids.len(), 7);
+    assert!(pids.iter().all(|pid| runs(*pid, &net.dir)));
+    send(pids[0], Signal::KILL);
+    wait_until("all processes are gone", || pids.iter().all(|pid| !runs(*pid, &net.dir)));
+    machine.run(&["ls"]).fails(3, &["is down", "hint: start it with: tallow dev up"]);
+    let place = net.dir.to_str().unwrap();
+    let again = machine.json(&["dev", "up", "--dir", place]);
+    assert_eq!((&again["new"], &again["chain"]), (&false.into(), &net.up["chain"]));
+    assert_eq!(again["network"], net.up["network"], "the addresses that people noted still hold");
+}
+
+/// Goal: `down` ends every process, a second `up` or another plan is refused, and what is not there is said. Method: the
+/// commands, in and out of order.
+#[test]
+fn up_and_down_in_and_out_of_order() {
+    let machine = Machine::new();
+    let place = machine.path("net").display().to_string();
+    machine.run(&["dev", "status", "--dir", &place]).fails(1, &["there is no network", "tallow dev up"]);
+    let net = Net::up_with(&machine, &["--seeders", "3"]);
+    let pids = net.pids();
+    let second = machine.run(&["--json", "dev", "up", "--dir", &place]);
+    assert_eq!(second.code, Some(1));
+    let error = objects(second.stderr.as_bytes()).remove(0);
+    assert!(error["message"].as_str().unwrap().contains("already up"), "{error}");
+    assert_eq!(net.pids(), pids, "the refused one changed nothing");
+    net.down();
+    assert!(pids.iter().all(|pid| !runs(*pid, &net.dir)), "down returns when all are gone");
+    machine.run(&["dev", "up", "--dir", &place, "--seeders", "4"]).fails(1, &["made with 3 seeders"]);
+    assert_eq!(machine.json(&["dev", "down", "--dir", &place])["was_up"], false);
+    std::fs::write(machine.path("letter"), "dear").unwrap();
+    let here = machine.path("").display().to_string();
+    machine.run(&["dev", "up", "--dir", &here]).fails(1, &["holds other files"]);
+}
+
+/// Goal: epochs pass on request only where that was asked for, and not while the network is down. Method: tick, go down
+/// and up, look.
+#[test]
+fn manual_clocks_tick() {
+    let machine = Machine::new();
+    let net = Net::up_with(&machine, &["--seeders", "2", "--profile", "1/2", "--manual-clock"]);
+    let before = net.status()["epoch"].as_u64().unwrap();
+    assert_eq!(machine.json(&["dev", "tick", "3"])["epoch"].as_u64().unwrap(), before + 3);
+    net.down();
+    machine.run(&["dev", "up"]).ok();
+    assert_eq!(net.status()["epoch"].as_u64().unwrap(), before + 3);
+    let other = Machine::new();
+    let _walls = Net::up_with(&other, &["--seeders", "2", "--profile", "1/2"]);
+    other.run(&["dev", "tick", "1"]).fails(1, &["wall clock", "--manual-clock"]);
+}
+
+/// Goal: a port or a folder in use, and a network that is another, get a clear error. Method: a seeder in the way of one
+/// that runs.
+#[test]
+fn seeders_say_what_is_in_the_way() {
+    let machine = Machine::new();
+    let net = Net::up_with(&machine, &["--seeders", "2", "--profile", "1/2"]);
+    let network = net.string();
+    let address = network.split_once('@').unwrap().1.split("/p2p/").next().unwrap().to_owned();
+    let own = machine.path("own").display().to_string();
+    let run = ["seed", "run", "--network", &network, "--dir"];
+    machine.run(&[&run[..], &[&own, "--listen", &address]].concat()).fails(1, &["in use", "--listen"]);
+    let taken = net.dir.join("seeder-00").display().to_string();
+    machine.run(&[&run[..], &[&taken]].concat()).fails(1, &["in use by another process", "--dir"]);
+    machine.run(&[&run[..], &[&own, "--listen", "nonsense"]].concat()).fails(2, &["nonsense"]);
+}
