@@ -81,6 +81,7 @@ impl Ledger {
     }
 
     fn release(&self, version: &mut Version, device: PublicKey) -> bool {
+        let held = version.lease.holder.is_some_and(|holder| holder.device == device);
         self.hand_over(version);
         let Version { time, lease } = version;
         if lease.holder.is_some_and(|holder| holder.device == device) {
@@ -94,7 +95,8 @@ impl Ledger {
             lease.waiting = None;
             return true;
         }
-        false
+        // Its time was over and another one has it now: given back already. A refusal would undo the handover.
+        held
     }
 
     fn hand_over(&self, version: &mut Version) {
