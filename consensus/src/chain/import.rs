@@ -6,12 +6,12 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use redb::WriteTransaction;
 use tallow_ledger::tree::{self, NodeRead};
-use tallow_ledger::{ReadError, Writes};
+use tallow_ledger::{ReadError, Writes, light};
 use tallow_types::block::Header;
 use tallow_types::limits::{STATE_KEY_MAX, STATE_VALUE_MAX};
-use tallow_types::params::{Genesis, validators_hash};
+use tallow_types::params::Genesis;
 use tallow_types::wire::ChainStatus;
-use tallow_types::{Height, Signature, StateRoot, Tagged, decode, sign};
+use tallow_types::{Height, Signature, StateRoot, Tagged, decode};
 
 use super::export::Head;
 use super::schema::{BLOCKS, NODES, STATE, Tip, UNDO};
@@ -27,19 +27,11 @@ pub(crate) fn check_certificate(
     genesis: &Genesis,
     header: &Header,
     signature: &Signature,
-) -> Result<(), &'static str> {
-    let set = validators_hash(&genesis.validators);
+) -> Result<(), String> {
     if header.chain != genesis.chain() {
-        return Err("the header is another network's");
+        return Err("the header is another network's".to_owned());
     }
-    if header.validators != set || header.next_validators != set {
-        return Err("the header is certified by other validators than genesis names");
-    }
-    if !genesis.validators.iter().any(|validator| validator.key == header.proposer) {
-        return Err("the header's proposer is not a validator");
-    }
-    sign::verify(&header.chain, &header.proposer, header, signature)
-        .map_err(|_| "the header is not signed by its proposer")
+    light::certified(header, signature, &genesis.validators).map(drop).map_err(|error| error.to_string())
 }
 
 impl Chain {
@@ -84,7 +76,7 @@ impl Chain {
         if head.genesis.chain() != self.id() {
             return Err(bad("it is another network's"));
         }
-        check_certificate(self.genesis(), &head.header, &head.signature).map_err(bad)?;
+        check_certificate(self.genesis(), &head.header, &head.signature).map_err(|reason| bad(&reason))?;
         Ok(head)
     }
 }

@@ -192,6 +192,35 @@ fn snapshot_files_are_few() {
     assert_eq!(snapshots(), 1);
 }
 
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 128, ..Default::default() })]
+
+    /// Goal: no bytes that a peer calls a snapshot make this node panic or take it. Method: random bytes, alone and in
+    /// place of a part of a real one.
+    #[test]
+    fn snapshots_of_random_bytes_never_panic(
+        noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600),
+        at in proptest::prelude::any::<proptest::sample::Index>(),
+    ) {
+        static CHAIN: std::sync::LazyLock<(tempfile::TempDir, Arc<Chain>)> = std::sync::LazyLock::new(|| {
+            let dir = folder();
+            let chain = Chain::open(dir.path(), &genesis(), options(8)).expect("makes one");
+            (dir, chain)
+        });
+        let chain = &CHAIN.1;
+        proptest::prop_assert!(chain.check_snapshot(&noise).is_err());
+        let mut bytes = std::fs::read(vector("snapshot.bin")).expect("kept");
+        let at = at.index(bytes.len());
+        let end = bytes.len().min(at + noise.len());
+        bytes.splice(at..end, noise.iter().copied());
+        let mut file = chain.scratch().expect("a file");
+        std::io::Write::write_all(&mut file, &bytes).expect("writes");
+        if bytes != std::fs::read(vector("snapshot.bin")).expect("kept") {
+            proptest::prop_assert!(chain.import(&file, bytes.len() as u64).is_err());
+        }
+    }
+}
+
 fn vector(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../vectors/chain").join(name)
 }

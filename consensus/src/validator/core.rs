@@ -235,7 +235,7 @@ impl Core {
         for (id, refusal) in &built.rejected {
             let answer = match refusal {
                 Refusal::Applied(receipt) => Answer::Applied(receipt.clone()),
-                other => Answer::Refused(Fault::new(Code::Refused, other.to_string())),
+                other => Answer::Refused(other.into()),
             };
             reply(effects, self.pool.take_tx(id), &answer);
         }
@@ -243,8 +243,7 @@ impl Core {
             reply(effects, self.pool.take_proof(&proof.proof.seeder), &Answer::Proven);
         }
         for (seeder, refusal) in &built.rejected_proofs {
-            let fault = Fault::new(Code::Refused, refusal.to_string());
-            reply(effects, self.pool.take_proof(seeder), &Answer::Refused(fault));
+            reply(effects, self.pool.take_proof(seeder), &Answer::Refused(refusal.into()));
         }
         self.pool.settle(now);
     }

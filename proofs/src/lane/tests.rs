@@ -249,3 +249,32 @@ fn sums_never_wrap() {
     path.siblings[0].sum = u64::MAX;
     assert!(verify_leaf(&tree.root(), tree.len(), LeafIndex::new(1), Some(&leaf(2)), &path).is_err());
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Goal: a path from outside never makes the verifier panic or believe. Method: random bytes as an encoded path, for
+    /// random numbers of leaves.
+    #[test]
+    fn paths_of_random_bytes_never_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..2_000),
+        siblings in 0u32..60,
+        leaves in any::<u64>(),
+        at in any::<u64>(),
+    ) {
+        let mut encoded = siblings.to_le_bytes().to_vec();
+        encoded.extend(bytes);
+        encoded.truncate(4 + 40 * siblings as usize);
+        let path = borsh::from_slice::<Path>(&encoded);
+        if siblings as usize > HEIGHT_MAX {
+            prop_assert!(path.is_err(), "one more sibling than a tree has levels");
+        }
+        let path = path.unwrap_or(Path { siblings: Bounded::empty() });
+        let shown = verify_leaf(&LaneRoot::ZERO, LeafIndex::new(leaves), LeafIndex::new(at), Some(&leaf(1)), &path);
+        prop_assert!(shown.is_err());
+        let offset = verify_offset(
+            &LaneRoot::ZERO, LeafIndex::new(leaves), Bytes::new(at), (LeafIndex::new(at % leaves.max(1)), &leaf(1)), &path,
+        );
+        prop_assert!(offset.is_err());
+    }
+}
