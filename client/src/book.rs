@@ -55,16 +55,6 @@ impl Row {
             present: self.present,
         })
     }
-
-    pub fn from_record(record: StripeRecord) -> Self {
-        Self {
-            stripe: record.stripe,
-            slice_len: record.slice_len,
-            roots: record.roots.iter().copied().map(Some).collect(),
-            present: record.present,
-            is_covered: true,
-        }
-    }
 }
 
 /// Where the log of a table stands.

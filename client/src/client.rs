@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes as Payload;
 use tallow_ledger::{key, record};
-use tallow_net::Transport as _;
 use tallow_seal::keys::ContractKeys;
 use tallow_types::commit::{CommitCertificate, SignedCommit};
 use tallow_types::fault::Code;

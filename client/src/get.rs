@@ -204,7 +204,7 @@ pub(crate) fn missing(catalog: &Catalog, from: &str) -> GetError {
     let mut near: Vec<(usize, &str)> = catalog
         .keys()
         .map(|path| (distance(path.as_str(), from), path.as_str()))
-        .filter(|(distance, _)| *distance <= 2.max(from.len() / 4))
+        .filter(|(distance, _)| *distance <= 2)
         .collect();
     near.sort_unstable();
     let near = near.into_iter().take(3).map(|(_, path)| path.to_owned()).collect();

@@ -2,11 +2,9 @@
 
 use tallow_types::codec::Bounded;
 use tallow_types::commit::{LaneChange, Leaf, SignedCommit};
-use tallow_types::id::{SliceRoot, StripeId};
-use tallow_types::limits::{COMMIT_CHAIN_MAX, SLICE_UNIT};
+use tallow_types::limits::COMMIT_CHAIN_MAX;
 use tallow_types::unit::LeafIndex;
 
-use crate::identity::random_bytes;
 use crate::sync::Leaves;
 
 /// Where a seeder's lane stands.
@@ -86,6 +84,7 @@ fn change(keep: LeafIndex, dropped: Vec<LeafIndex>, appended: &[Option<Leaf>]) -
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tallow_types::id::{SliceRoot, StripeId};
 
     use super::*;
 

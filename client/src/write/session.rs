@@ -10,7 +10,7 @@ use tallow_types::commit::{Commit, SignedCommit};
 use tallow_types::fault::{Code, Fault};
 use tallow_types::id::{ChainId, CommitHash, ContractId, PublicKey};
 use tallow_types::tx::Action;
-use tallow_types::unit::{DurationMs, LeafIndex, Lease, SlotIndex, TimeMs};
+use tallow_types::unit::{DurationMs, Lease, SlotIndex, TimeMs};
 use tallow_types::wire::{LaneState, Request, Response};
 use tokio::sync::{Mutex, watch};
 
@@ -404,9 +404,4 @@ pub(crate) async fn show_commits(
         }
     }
     Vec::new()
-}
-
-/// How many leaves a commit has, none counting as none.
-pub(crate) fn leaves_of(commit: Option<&SignedCommit>) -> LeafIndex {
-    commit.map_or(LeafIndex::ZERO, |signed| signed.commit.leaves)
 }

@@ -1,0 +1,1 @@
+//! Two devices on one account.

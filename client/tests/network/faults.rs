@@ -1,0 +1,1 @@
+//! Seeders that fail, lie or die.

@@ -1,0 +1,9 @@
+//! The client against real seeders and a real ledger, over the in-memory network.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may stop where it stands")]
+
+mod devices;
+mod faults;
+mod resume;
+mod trees;
+mod world;

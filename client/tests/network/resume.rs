@@ -1,0 +1,1 @@
+//! Interrupted puts go on where they stopped.
