@@ -121,6 +121,7 @@ enum OpKind {
     Show {
         commit: CommitHash,
         from: VecDeque<SlotIndex>,
+        asked: bool,
     },
 }
 
@@ -305,7 +306,7 @@ impl Device {
                 OpKind::Fence { lease, slots: slots.clone(), good: BTreeMap::new(), bad: BTreeSet::new() }
             }
             Effect::Show { commit, ref from } => {
-                OpKind::Show { commit, from: from.iter().copied().collect() }
+                OpKind::Show { commit, from: from.iter().copied().collect(), asked: false }
             }
             Effect::Ready { lease, base } => return self.begin_writing(cx, lease, base),
             Effect::HandOver => return self.close(),
@@ -323,11 +324,11 @@ impl Device {
 
     /// Sends what an effect needs, again if there was no answer.
     fn op_timer(&mut self, cx: &mut Context<'_>, number: u64) {
-        let Some(Op { id, began_ms, kind }) = &mut self.op else { return };
+        let Some(Op { id, kind, .. }) = &mut self.op else { return };
         if *id != number {
             return;
         }
-        let (id, age) = (*id, cx.now_ms - *began_ms);
+        let id = *id;
         match kind {
             OpKind::Wait => {
                 self.op = None;
@@ -340,8 +341,8 @@ impl Device {
                     cx.out.push(Out::Send { slot: *slot, request: id, ask: Ask::Fence(*lease) });
                 }
             }
-            OpKind::Show { commit, from } => {
-                if age > 0 {
+            OpKind::Show { commit, from, asked } => {
+                if std::mem::replace(asked, true) {
                     from.pop_front();
                 }
                 if let Some(slot) = from.front() {

@@ -1,11 +1,11 @@
-//! A model of the ledger's part: who holds the lease, by block time. The rules are those of the ledger's lease
-//! transactions, on its own record.
+//! The ledger's part: its own rules of who holds the lease, by block time, in a model of its blocks: one transaction
+//! each.
 
 use std::collections::BTreeSet;
 
-use tallow_ledger::record::{Holder, LeaseRecord};
-use tallow_types::limits::LEASES_KEPT;
-use tallow_types::{Bounded, DurationMs, Incarnation, Lease, PublicKey, TimeMs};
+use tallow_ledger::lease::{self, Moment};
+use tallow_ledger::record::LeaseRecord;
+use tallow_types::{DurationMs, Incarnation, PublicKey, TimeMs};
 
 /// What a device sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,80 +46,14 @@ impl Ledger {
         if !self.applied.insert(id) {
             return;
         }
-        let mut next = self.at(self.height()).clone();
-        next.time = TimeMs::new(now_ms.max(next.time.get() + 1));
-        let before = next.lease.clone();
-        let accepted = match action {
-            Action::Lease => self.ask(&mut next, device),
-            Action::Release => self.release(&mut next, device),
+        let before = self.at(self.height());
+        let now = TimeMs::new(now_ms.max(before.time.get() + 1));
+        let at = Moment { now, term: self.term, incarnation: Incarnation::ZERO };
+        let after = match action {
+            Action::Lease => lease::ask(&before.lease, device, &at),
+            Action::Release => lease::release(&before.lease, device, &at),
         };
-        if !accepted {
-            next.lease = before;
-        }
-        self.versions.push(next);
+        let lease = after.unwrap_or_else(|_| before.lease.clone());
+        self.versions.push(Version { time: now, lease });
     }
-
-    fn ask(&self, version: &mut Version, device: PublicKey) -> bool {
-        self.hand_over(version);
-        let Version { time, lease } = version;
-        let until = self.after(*time);
-        let Some(holder) = lease.holder.filter(|holder| holder.expires > *time || holder.device == device)
-        else {
-            grant(lease, device, until);
-            return true;
-        };
-        if holder.device != device {
-            let free = lease.waiting.is_none_or(|other| other == device);
-            lease.waiting = lease.waiting.or(Some(device));
-            return free;
-        }
-        if lease.waiting.is_some() {
-            return false;
-        }
-        lease.holder = Some(Holder { device, expires: until });
-        true
-    }
-
-    fn release(&self, version: &mut Version, device: PublicKey) -> bool {
-        let held = version.lease.holder.is_some_and(|holder| holder.device == device);
-        self.hand_over(version);
-        let Version { time, lease } = version;
-        if lease.holder.is_some_and(|holder| holder.device == device) {
-            lease.holder = None;
-            if let Some(next) = lease.waiting.take() {
-                grant(lease, next, self.after(*time));
-            }
-            return true;
-        }
-        if lease.waiting == Some(device) {
-            lease.waiting = None;
-            return true;
-        }
-        // Its time was over and another one has it now: given back already. A refusal would undo the handover.
-        held
-    }
-
-    fn hand_over(&self, version: &mut Version) {
-        let Version { time, lease } = version;
-        if let Some(expired) = lease.holder.filter(|holder| holder.expires <= *time)
-            && let Some(next) = lease.waiting.take()
-        {
-            grant(lease, next, self.after(expired.expires));
-        }
-    }
-
-    fn after(&self, time: TimeMs) -> TimeMs {
-        time.after(self.term).expect("simulated time is short")
-    }
-}
-
-fn grant(lease: &mut LeaseRecord, device: PublicKey, expires: TimeMs) {
-    lease.last = Lease { incarnation: Incarnation::ZERO, counter: lease.last.counter + 1 };
-    lease.holder = Some(Holder { device, expires });
-    let mut recent = std::mem::take(&mut lease.recent).into_vec();
-    if recent.len() == LEASES_KEPT {
-        recent.remove(0);
-    }
-    recent.push((lease.last, device));
-    lease.recent = Bounded::new(recent).expect("one was removed before one was added");
 }
