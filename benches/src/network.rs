@@ -116,7 +116,7 @@ async fn together(network: &Network, folder: &Path) -> Result<()> {
     let seed = Phrase::parse(&field("phrase")?)?.seed();
     let string = field("network")?;
     let (chain, addresses) = string.trim_start_matches("tallow:").split_once('@').context("a network string")?;
-    let identity = Identity::new(&seed, u64::from_le_bytes(*b"benching"));
+    let identity = Identity::new(seed, u64::from_le_bytes(*b"benching"));
     let node = tallow_net::Node::start(tallow_net::Config::new(identity.device())).await?;
     let bootstrap = addresses.split(',').map(tallow_net::parse_bootstrap).collect::<Result<_, _>>()?;
     let client = Client::open(Options {
@@ -131,7 +131,7 @@ async fn together(network: &Network, folder: &Path) -> Result<()> {
         tuning: Tuning::default(),
     })
     .await?;
-    client.put(Source::reader(Box::new(std::io::empty()), 0o644), "together/first", Arc::new(Silent)).await?;
+    client.put(Source::reader(Box::new(std::io::empty())), "together/first", Arc::new(Silent)).await?;
 
     let content = Arc::new(noise(FILES * 4096, 5));
     let next = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -146,7 +146,7 @@ async fn together(network: &Network, folder: &Path) -> Result<()> {
                     return Ok::<_, tallow_client::PutError>(());
                 }
                 let bytes = content[number * 4096..][..4096].to_vec();
-                let source = Source::reader(Box::new(std::io::Cursor::new(bytes)), 0o644);
+                let source = Source::reader(Box::new(std::io::Cursor::new(bytes)));
                 client.put(source, &format!("together/{number:05}"), Arc::new(Silent)).await?;
             }
         });
