@@ -25,6 +25,7 @@ use crate::demo::search::{Find, NAME_MIN, Needles, Searched, What};
 use crate::demo::story::{STEPS, Story};
 use crate::failure::{Failure, Kind, Result, file_failed};
 use crate::session::{Session, explain};
+use crate::stop::Stop;
 use crate::wallet::Entropy;
 use crate::{human, output, progress};
 
@@ -37,11 +38,12 @@ const NAME: &str = "demo";
 
 /// Runs the demo; it stops at Ctrl-C and SIGTERM and cleans up then too.
 pub async fn run(ctx: &Context, args: Demo) -> Result<()> {
+    let mut stop = Stop::listen()?;
     let mut story = Story::begin(ctx.out);
     let subject = subject(args, &mut story)?;
     let network = tokio::select! {
         network = DemoNetwork::start(ctx) => network?,
-        failure = crate::interrupted() => return Err(failure),
+        failure = stop.asked() => return Err(failure),
     };
     story.held(
         &format!("a validator and {} in processes of their own, over TCP on loopback", human::count(network.seeders().len() as u64, "seeder")),
@@ -49,7 +51,7 @@ pub async fn run(ctx: &Context, args: Demo) -> Result<()> {
     );
     let outcome = tokio::select! {
         outcome = steps(ctx, &network, &subject, &mut story) => outcome,
-        failure = crate::interrupted() => Err(failure),
+        failure = stop.asked() => Err(failure),
     };
     let clean = network.finish().await;
     outcome.map_err(|failure| in_step(failure, story.told()))?;
@@ -315,7 +317,6 @@ fn names(root: &Path) -> Result<(BTreeSet<Vec<u8>>, usize)> {
 
 /// A MiB of the tree's bytes, or all of them if there are fewer: pieces from files spread over the whole.
 fn sample(root: &Path) -> Result<Vec<Vec<u8>>> {
-    use std::io::{Read as _, Seek as _, SeekFrom};
     let entries = tree::entries(root)?;
     let files: Vec<(PathBuf, u64)> = entries
         .into_iter()
@@ -327,23 +328,42 @@ fn sample(root: &Path) -> Result<Vec<Vec<u8>>> {
     let total: u64 = files.iter().map(|(_, len)| len).sum();
     let pieces = (SAMPLE as u64).div_ceil(SAMPLE_PIECE);
     let stride = (total / pieces).max(SAMPLE_PIECE);
-    let (mut samples, mut taken, mut passed) = (Vec::new(), 0, 0_u64);
+    let (mut samples, mut passed) = (Vec::new(), 0_u64);
+    // A piece begins at each multiple of the stride in the concatenation of all files and goes on into the next file.
+    let (mut due, mut owed) = (0_u64, 0_u64);
     for (path, len) in files {
-        // Pieces begin at multiples of the stride in the concatenation of all files.
-        let mut next = passed.next_multiple_of(stride) - passed;
-        while next < len && taken < SAMPLE {
-            let mut bytes = Vec::new();
-            let read = std::fs::File::open(&path).and_then(|mut file| {
-                file.seek(SeekFrom::Start(next))?;
-                file.take(SAMPLE_PIECE).read_to_end(&mut bytes)
-            });
-            taken += read.map_err(|error| file_failed("read", &path, &error))?;
+        let mut at = 0;
+        while at < len {
+            if owed == 0 {
+                let next = due.saturating_sub(passed).max(at);
+                if next >= len || samples.iter().map(Vec::len).sum::<usize>() >= SAMPLE {
+                    break;
+                }
+                (at, due, owed) = (next, due + stride, SAMPLE_PIECE);
+            }
+            let bytes = read_part(&path, at, owed)?;
+            let read = bytes.len() as u64;
             samples.push(bytes);
-            next += stride;
+            at += read;
+            owed -= read;
+            if read == 0 {
+                break;
+            }
         }
         passed += len;
     }
     Ok(samples)
+}
+
+fn read_part(path: &Path, from: u64, most: u64) -> Result<Vec<u8>> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::Start(from))?;
+        file.take(most).read_to_end(&mut bytes)
+    });
+    read.map_err(|error| file_failed("read", path, &error))?;
+    Ok(bytes)
 }
 
 /// Gets everything with a second, empty home that knows the 24 words only, and compares.

@@ -56,6 +56,8 @@ pub struct Failure {
     pub message: String,
     /// What lies behind it, nearest first.
     pub causes: Vec<String>,
+    /// Who or what was part of it, one line each.
+    pub details: Vec<String>,
     /// What to do next, one line each.
     pub hints: Vec<String>,
 }
@@ -65,7 +67,8 @@ pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+        let (causes, details, hints) = (Vec::new(), Vec::new(), Vec::new());
+        Self { kind, message: message.into(), causes, details, hints }
     }
 
     /// The user asked for something that cannot be.
@@ -117,7 +120,7 @@ impl Failure {
         self
     }
 
-    /// As people read it: message and causes in a line, hints below.
+    /// As people read it: message and causes in a line, details and hints below.
     pub fn render(&self) -> String {
         let mut text = format!("error: {}", self.message);
         for cause in &self.causes {
@@ -125,6 +128,11 @@ impl Failure {
             text.push_str(cause);
         }
         text.push('\n');
+        for detail in &self.details {
+            text.push_str("  ");
+            text.push_str(detail);
+            text.push('\n');
+        }
         for hint in &self.hints {
             text.push_str("hint: ");
             text.push_str(hint);
@@ -143,6 +151,7 @@ impl Failure {
             kind: Kind::ALL.into_iter().find(|known| known.name() == kind)?,
             message: value.get("message")?.as_str()?.to_owned(),
             causes: list("causes")?,
+            details: list("details")?,
             hints: list("hints")?,
         })
     }
@@ -155,6 +164,7 @@ impl Failure {
             "exit": self.kind.code(),
             "message": self.message,
             "causes": self.causes,
+            "details": self.details,
             "hints": self.hints,
         })
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! <home>/network               current network: a network string, or "dev <folder>"
 //! <home>/wallets/<chain id>    wallet file, mode 0600
-//! <home>/clients/<chain id>/   the client library's folder: cache and journal; may be deleted when nothing is under way
+//! <home>/clients/<chain id>/<account>/   the client library's folder: cache, journal and number of this device
 //! ```
 //!
 //! `<home>` is `--home`, else `$XDG_STATE_HOME/tallow`, else `~/.local/state/tallow`. A wallet belongs to one network, so
@@ -12,7 +12,7 @@
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use tallow_types::ChainId;
+use tallow_types::{AccountId, ChainId};
 
 use crate::failure::{Failure, Result, file_failed};
 use crate::network::Network;
@@ -58,9 +58,9 @@ impl Home {
         self.dir.join("wallets").join(chain.to_string())
     }
 
-    /// The client library's folder for a network.
-    pub fn client(&self, chain: &ChainId) -> PathBuf {
-        self.dir.join("clients").join(chain.to_string())
+    /// The client library's folder for an account on a network.
+    pub fn client(&self, chain: &ChainId, account: &AccountId) -> PathBuf {
+        self.dir.join("clients").join(chain.to_string()).join(account.to_string())
     }
 
     /// The current network, if one was chosen.

@@ -18,19 +18,20 @@ mod progress;
 mod reference;
 mod secret;
 mod session;
+mod stop;
 mod wallet;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 use tallow_types::TimeMs;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Cli, Command, Dev, Node, Role, Seed};
 use crate::commands::{blobs, contract, node};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
+use crate::stop::Stop;
 
 fn main() -> ExitCode {
     // clap ends the program itself for --help, --version and command lines that it can't read, with code 0 or 2.
@@ -91,9 +92,10 @@ async fn dispatch(cli: Cli) -> Result<()> {
         }
         command => {
             let ctx = Context::new(cli.global)?;
+            let mut stop = Stop::listen()?;
             tokio::select! {
                 outcome = user_command(&ctx, command) => outcome,
-                failure = interrupted() => Err(failure),
+                failure = stop.asked() => Err(failure),
             }
         }
     }
@@ -119,21 +121,6 @@ async fn user_command(ctx: &Context, command: Command) -> Result<()> {
             Err(Failure::bug("this command has a way of its own"))
         }
     }
-}
-
-/// Waits until the user, or the system, wants the program to stop. What was begun stays resumable.
-async fn interrupted() -> Failure {
-    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-    Failure::interrupted("interrupted").hint("type the same command again: it goes on where it stopped")
 }
 
 fn completions(shell: clap_complete::Shell) {

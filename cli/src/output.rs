@@ -66,18 +66,17 @@ impl Output {
     }
 }
 
-/// Writes to standard output. A reader that went away (`tallow ls | head`) has what it wanted, so that ends the program
-/// in peace; all results are printed when the work behind them is done.
+/// Writes to standard output. A reader that went away (`tallow ls | head`) has what it wanted: the command goes on, and its
+/// exit code tells how it went.
 fn put_out(text: &str) {
     let mut out = std::io::stdout().lock();
     let done = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     match done {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             eprintln!("error: cannot write to standard output: {error}");
             std::process::exit(i32::from(crate::failure::Kind::Unavailable.code()));
         }
+        _ => {}
     }
 }
 

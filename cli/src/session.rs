@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use tallow_client::{
-    Access, Client, ContractPlan, Explain, Identity, Options, Tuning, WallClock, device_number,
+    Access, Blame, Client, ContractPlan, Explain, GetError, Identity, LedgerError, Options, PutError,
+    SessionError, Tuning, WallClock, device_number,
 };
 use tallow_net::{Config, Node};
 use tallow_seal::keys::Seed;
 use tallow_seal::phrase::Phrase;
 use tallow_types::Profile;
+use tallow_types::fault::Code;
 
 use crate::context::{Chosen, Context};
-use crate::failure::{Failure, Kind, Result, file_failed};
+use crate::failure::{Failure, Result, file_failed};
 use crate::home::private_dir;
 use crate::wallet::{self, Entropy, WalletError};
 
@@ -42,20 +44,22 @@ impl Session {
         access: Access,
         profile: Option<Profile>,
     ) -> Result<Self> {
-        let dir = ctx.home.client(&chosen.network.chain);
+        let seed = Phrase::generate(entropy).seed();
+        let dir = ctx.home.client(&chosen.network.chain, &seed.policy().account());
         private_dir(&dir)?;
         let number =
             device_number(&dir).map_err(|error| file_failed("keep this device's number in", &dir, &error))?;
-        let identity = Identity::new(Phrase::generate(entropy).seed(), number);
+        let identity = Identity::new(seed, number);
         let plan = profile_for(chosen, profile)?;
         Self::connect(chosen, identity, Some(dir), access, plan).await
     }
 
-    /// With a seed that leaves nothing on this machine: the faucet of a development network.
-    pub async fn fleeting(chosen: &Chosen, seed: Seed) -> Result<Self> {
+    /// With a seed that leaves nothing on this machine: the faucet of a development network, or words not yet known to
+    /// be a wallet's.
+    pub async fn fleeting(chosen: &Chosen, seed: Seed, access: Access) -> Result<Self> {
         let number = u64::from_le_bytes(*crate::keyfile::random()?);
         let plan = profile_for(chosen, None)?;
-        Self::connect(chosen, Identity::new(seed, number), None, Access::Write, plan).await
+        Self::connect(chosen, Identity::new(seed, number), None, access, plan).await
     }
 
     async fn connect(
@@ -80,7 +84,7 @@ impl Session {
             tuning: Tuning::default(),
         })
         .await
-        .map_err(explain)?;
+        .map_err(|error| not_opened(error, chosen))?;
         Ok(Self { client, node })
     }
 
@@ -91,6 +95,22 @@ impl Session {
         self.node.shutdown().await;
         closed
     }
+}
+
+/// Why a network cannot be used. A node of another network is a matter of set-up, whoever noticed it.
+fn not_opened(error: SessionError, chosen: &Chosen) -> Failure {
+    let other = match &error {
+        SessionError::Ledger(LedgerError::WrongNetwork { .. }) => true,
+        SessionError::Ledger(LedgerError::Refused(fault)) => fault.code() == Code::WrongChain,
+        _ => false,
+    };
+    if !other {
+        return explain(error);
+    }
+    let chain = chosen.network.chain.short();
+    Failure::config(format!("the node at that address belongs to another network than {chain}"))
+        .because(&error)
+        .hint("chain id and addresses must be of one network: copy its string from `tallow wallet show`")
 }
 
 /// The profile asked for, else the network's usual one.
@@ -140,28 +160,73 @@ fn wrong_password_hint(ctx: &Context) -> &'static str {
     }
 }
 
-/// Turns an error of the client library into a failure.
+/// Longest reason that is shown of one seeder. Characters.
+const REASON_MAX: usize = 100;
+
+/// Turns an error of the client library into a failure. What each seeder did is told in lines of its own.
 #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
-pub fn explain<E: Explain + 'static>(error: E) -> Failure {
+pub fn explain<E: Explain + Tells + 'static>(error: E) -> Failure {
     use tallow_client::Kind as K;
-    let kind = match error.kind() {
-        K::User => Kind::User,
-        K::Config => Kind::Config,
-        K::Unavailable => Kind::Unavailable,
-        K::Interrupted => Kind::Interrupted,
-        K::Bug => return bug(&error),
+    let mut message = error.to_string();
+    let blames = error.blames();
+    if let Some(first) = blames.first()
+        && let Some(at) = message.find(&format!(": {first}"))
+    {
+        message.truncate(at);
+    }
+    let mut failure = match error.kind() {
+        K::User => Failure::user(message),
+        K::Config => Failure::config(message),
+        K::Unavailable => Failure::unavailable(message),
+        K::Interrupted => Failure::interrupted(message),
+        K::Bug => Failure::bug(message),
     };
-    let mut failure = Failure { kind, message: error.to_string(), causes: Vec::new(), hints: Vec::new() };
+    failure.details = blames.iter().map(detail).collect();
     if let Some(hint) = error.hint() {
         failure = failure.hint(hint);
     }
-    failure.because(&error)
+    if blames.is_empty() { failure.because(&error) } else { failure }
 }
 
-fn bug<E: Explain + 'static>(error: &E) -> Failure {
-    let failure = Failure::bug(error.to_string()).because(error);
-    match error.hint() {
-        Some(hint) => failure.hint(hint),
-        None => failure,
+fn detail(blame: &Blame) -> String {
+    let line = blame.to_string();
+    match line.char_indices().nth(REASON_MAX) {
+        Some((at, _)) => format!("{}..", &line[..at]),
+        None => line,
+    }
+}
+
+/// An error that may name seeders.
+pub trait Tells {
+    /// The seeders that failed.
+    fn blames(&self) -> &[Blame];
+}
+
+impl Tells for SessionError {
+    fn blames(&self) -> &[Blame] {
+        match self {
+            Self::ReadOnly { failed, .. } | Self::Unreadable { failed, .. } => failed,
+            _ => &[],
+        }
+    }
+}
+
+impl Tells for PutError {
+    fn blames(&self) -> &[Blame] {
+        match self {
+            Self::Session(inner) => inner.blames(),
+            Self::TooFew { failed, .. } => failed,
+            Self::TooFewSeeders { refused, .. } => refused,
+            _ => &[],
+        }
+    }
+}
+
+impl Tells for GetError {
+    fn blames(&self) -> &[Blame] {
+        match self {
+            Self::Session(inner) => inner.blames(),
+            _ => &[],
+        }
     }
 }

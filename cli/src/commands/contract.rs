@@ -141,6 +141,7 @@ pub async fn refuel(ctx: &Context, args: Refuel) -> Result<()> {
     if amount == Fuel::ZERO {
         return Err(Failure::user("there is nothing to add"));
     }
+    afford(&session, amount).await?;
     let paid_tx = session.client.refuel(amount).await.map_err(explain)?;
     let report = session.client.contract().await.map_err(explain)?;
     session.close().await?;
@@ -149,6 +150,17 @@ pub async fn refuel(ctx: &Context, args: Refuel) -> Result<()> {
     value["height"] = json!(paid_tx.height.get());
     ctx.out.result("refuel", value, || format!("added {}; paid {}\n", human::fuel(amount), paid(&report)));
     Ok(())
+}
+
+/// Refuses to spend what the account does not have, in people's units; the ledger has the last word.
+pub async fn afford(session: &Session, amount: Fuel) -> Result<()> {
+    let balance = session.client.balance().await.map_err(explain)?;
+    if balance.free >= amount {
+        return Ok(());
+    }
+    let (has, takes) = (human::fuel(balance.free), human::fuel(amount));
+    Err(Failure::user(format!("the account has {has}, this takes {takes}"))
+        .hint(format!("ask for less, or have money sent to account {}", balance.account)))
 }
 
 /// Fills vacant slots and catches seeders up.
@@ -177,11 +189,11 @@ pub async fn repair(ctx: &Context) -> Result<()> {
     if done.failed.is_empty() {
         return Ok(());
     }
-    let failure = Failure::unavailable(format!(
+    let mut failure = Failure::unavailable(format!(
         "{} could not be repaired",
         human::count(done.failed.len() as u64, "slot")
     ));
-    let failure = done.failed.iter().fold(failure, |failure, blame| failure.hint(blame.to_string()));
+    failure.details = done.failed.iter().map(ToString::to_string).collect();
     Err(failure.hint("type it again when those seeders are up, or more seeders offer their disks"))
 }
 

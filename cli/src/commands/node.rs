@@ -19,6 +19,7 @@ use crate::dev::fleet::ReadyLine;
 use crate::failure::{Failure, Result, file_failed};
 use crate::home::private_dir;
 use crate::keyfile::NodeKey;
+use crate::stop::Stop;
 use crate::{human, lifeline};
 
 /// How long a seeder of a development network says before it leaves. Epochs.
@@ -49,9 +50,10 @@ pub struct Start {
 pub async fn run(ctx: &Context, start: Start, args: NodeRun) -> Result<()> {
     // First of all, so that not even a node that is still starting outlives its parent.
     let orphaned = start.supervised.then(|| lifeline::tie(true));
+    let mut signals = Stop::listen()?;
     let stop = async {
         tokio::select! {
-            failure = crate::interrupted() => drop(failure),
+            failure = signals.asked() => drop(failure),
             () = parent_gone(orphaned) => {}
         }
     };

@@ -7,6 +7,7 @@ use tallow_types::{AccountId, Fuel};
 use zeroize::Zeroizing;
 
 use crate::args::Wallet;
+use crate::commands::contract::afford;
 use crate::context::{Chosen, Context};
 use crate::failure::{Failure, Result, file_failed};
 use crate::home::{Current, private_dir};
@@ -74,7 +75,8 @@ async fn new(ctx: &Context) -> Result<()> {
 pub async fn endow(chosen: &Chosen, account: AccountId) -> Result<Fuel> {
     let Some(folder) = &chosen.dev else { return Ok(Fuel::ZERO) };
     let gift = Fuel::ONE.mul_div_floor(GIFT, 1).expect("a small multiple fits");
-    let faucet = Session::fleeting(chosen, tallow_seal::keys::Seed::new(folder.faucet()?)).await?;
+    let faucet =
+        Session::fleeting(chosen, tallow_seal::keys::Seed::new(folder.faucet()?), Access::Write).await?;
     faucet.client.transfer(account, gift).await.map_err(explain)?;
     faucet.close().await?;
     Ok(gift)
@@ -87,7 +89,8 @@ async fn restore(ctx: &Context) -> Result<()> {
     let text = secret::phrase()?;
     let phrase = Phrase::parse(&text).map_err(|error| not_a_phrase(&error))?;
     let entropy = phrase.entropy();
-    let session = Session::with(ctx, &chosen, &entropy, Access::Read, None).await?;
+    // Nothing is left on this machine by words that turn out to be nobody's.
+    let session = Session::fleeting(&chosen, phrase.seed(), Access::Read).await?;
     let report = session.client.restore(progress::bar(ctx.out)).await.map_err(explain)?;
     session.close().await?;
     keep(ctx, &chosen, &entropy, &password)?;
@@ -124,6 +127,7 @@ fn not_a_phrase(error: &PhraseError) -> Failure {
 async fn send(ctx: &Context, to: AccountId, amount: Fuel) -> Result<()> {
     let chosen = ctx.network()?;
     let session = Session::open(ctx, &chosen, Access::Write, None).await?;
+    afford(&session, amount).await?;
     let paid = session.client.transfer(to, amount).await.map_err(explain)?;
     session.close().await?;
     let value = json!({

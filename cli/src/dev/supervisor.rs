@@ -6,13 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::dev::fleet::Fleet;
 use crate::dev::folder::Folder;
 use crate::dev::state::State;
 use crate::failure::{Failure, Result};
 use crate::lifeline;
+use crate::stop::Stop;
 
 /// How often an ephemeral folder is tried to be deleted, some milliseconds apart.
 const DELETE_TRIES: usize = 200;
@@ -112,21 +112,13 @@ fn report(report: &Report) -> Result<()> {
 
 /// Everything that tells the supervisor to stop.
 struct Told {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    stop: Stop,
     orphaned: Option<tokio::sync::oneshot::Receiver<()>>,
 }
 
 impl Told {
     fn listen(ephemeral: bool) -> Result<Self> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::unavailable("cannot listen for signals").because(&error))
-        };
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            orphaned: ephemeral.then(|| lifeline::tie(false)),
-        })
+        Ok(Self { stop: Stop::listen()?, orphaned: ephemeral.then(|| lifeline::tie(false)) })
     }
 
     async fn stop_signal(&mut self) {
@@ -137,8 +129,7 @@ impl Told {
             }
         };
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.stop.asked() => {}
             () = orphaned => {}
         }
     }

@@ -46,7 +46,8 @@ fn what_is_stored_survives_down_and_up() {
     assert_eq!(std::fs::read(machine.path("end")).unwrap(), large[2_499_993..]);
 
     let stored_again = machine.json(&["put", "tree"]);
-    assert_eq!(stored_again["reused_bytes"], stored_again["bytes"], "{stored_again}");
+    // All but the letter in the catalog.
+    assert_eq!(stored_again["reused_bytes"].as_u64().unwrap() + 14, stored_again["bytes"], "{stored_again}");
     machine.json(&["rm", "tree/inline.txt"]);
     machine.run(&["stat", "tree/inline.txt"]).fails(1, &["no blob"]);
     machine.json(&["rm", "-r", "tree"]);
@@ -121,11 +122,14 @@ fn fuel_and_repair() {
     // The default fuel lasts 30 days.
     let paid: jiff::Timestamp = before["paid_until"].as_str().unwrap().parse().unwrap();
     let days = (paid - jiff::Timestamp::now()).total(jiff::Unit::Hour).unwrap() / 24.0;
-    assert!((29.0..40.0).contains(&days), "paid for {days} days");
+    assert!(days >= 29.9, "paid for {days} days");
     let after = machine.json(&["refuel", "1.5"]);
     assert_eq!(after["added_units"], (3_u128 << 39).to_string().as_str());
     assert!(after["paid_until_epoch"].as_u64() > before["paid_until_epoch"].as_u64());
-    machine.run(&["refuel", "999999999"]).fails(1, &["hint: "]);
+    machine.run(&["refuel", "999999999"]).fails(1, &["fuel", "hint: "]);
+    machine.run(&["wallet", "send", &"ab".repeat(32), "999999999"]).fails(1, &["fuel", "hint: "]);
+    machine.json(&["wallet", "send", &"ab".repeat(32), "2"]);
+    assert_eq!(machine.json(&["repair"])["failed"], Value::from(Vec::<Value>::new()));
 
     let seeder = before["slots"][0]["seeder"].as_str().unwrap();
     let nodes = net.status()["nodes"].as_array().unwrap().clone();
