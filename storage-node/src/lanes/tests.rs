@@ -1,7 +1,5 @@
 //! The rules one by one, and then all of them at once under random orders, lost messages and crashes.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
-
 mod orders;
 
 use tallow_types::commit::{Commit, SlotState};

@@ -15,7 +15,7 @@ use super::key::SliceKey;
 
 /// Length of both headers, and what every record is aligned to. Slices are multiples of 1 KiB. Bytes.
 pub const HEADER: u64 = 128;
-const LEN: usize = 128;
+pub(super) const LEN: usize = 128;
 const CHECK: usize = LEN - 4;
 const SEGMENT_MAGIC: &[u8; 8] = b"TLWSEGMT";
 const RECORD_MAGIC: &[u8; 4] = b"TLWR";

@@ -11,11 +11,9 @@ use std::sync::Arc;
 use redb::{Database, DatabaseError, StorageError};
 
 use super::backend::{Backend, IndexFile, SegmentFile, SegmentId};
-use super::index::{
-    FORMAT, IndexError, META_FORMAT, META_NEXT, META_USAGE, SegmentRow, SliceRow, SliceState, Tables,
-};
-use super::record::{HEADER, RecordHeader, Salt, SegmentHeader};
-use super::writer::found_in;
+use super::index::{FORMAT, IndexError, META_FORMAT, META_NEXT, META_USAGE, Tables};
+use super::record::{HEADER, LEN, RecordHeader, Salt, SegmentHeader};
+use super::row::{SegmentRow, SliceRow, SliceState};
 use super::{INDEX_CACHE, OpenError, root_of};
 
 /// How much of a segment is looked through at a time. A multiple of [`HEADER`]. Bytes.
@@ -106,7 +104,7 @@ impl Pass<'_, '_> {
             return Ok(());
         }
         let file = self.backend.open(id)?;
-        let mut start = [0; HEADER as usize];
+        let mut start = [0; LEN];
         let header = match file.read_at(0, &mut start) {
             Ok(()) => SegmentHeader::decode(&start).ok().filter(|header| header.id == id),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
@@ -156,7 +154,8 @@ impl Pass<'_, '_> {
         if known.is_some_and(|known| !known.damaged || known.root != header.root) {
             return Ok(());
         }
-        let fresh = if self.rebuild { SliceState::Recovered } else { found_in(header.stored) };
+        let fresh =
+            if self.rebuild { SliceState::Recovered } else { SliceState::Loose { since: header.stored } };
         let new = SliceRow {
             segment,
             offset,
@@ -194,9 +193,8 @@ fn look(
     window: &[u8],
     found: &mut Vec<(u64, RecordHeader)>,
 ) -> io::Result<u64> {
-    const STEP: usize = HEADER as usize;
     let mut at = 0;
-    while let Some(bytes) = window.get(at..at + STEP) {
+    while let Some(bytes) = window.get(at..at + LEN) {
         let bytes = bytes.try_into().expect("as long as a header");
         let place = start + at as u64;
         if let Some(header) = RecordHeader::decode(bytes, salt)
@@ -209,7 +207,7 @@ fn look(
                 return Ok(place + RecordHeader::span(header.length));
             }
         }
-        at += STEP;
+        at += LEN;
     }
-    Ok(start + at.max(STEP) as u64)
+    Ok(start + at.max(LEN) as u64)
 }

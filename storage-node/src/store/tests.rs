@@ -1,7 +1,5 @@
 //! Tests of the whole store, on a disk that keeps only what was synced.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
-
 mod crash;
 
 use std::sync::Arc;

@@ -13,19 +13,22 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use redb::Durability;
+use tallow_types::Bytes;
 use tallow_types::commit::Leaf;
-use tallow_types::{Bytes, Epoch};
 
 use super::backend::{SegmentFile, SegmentId};
-use super::index::{IndexError, LaneUpdate, META_NEXT, SegmentRow, SliceRow, SliceState, Tables};
+use super::index::{IndexError, META_NEXT, Tables};
 use super::key::{LaneKey, SliceKey};
 use super::record::{HEADER, RecordHeader, Salt, SegmentHeader};
-use super::{Done, Judge, PutRequest, Shared, Slice, Swept, Verdict, WriteError};
+use super::row::{LaneUpdate, SegmentRow, SliceRow, SliceState};
+use super::{Done, Judge, PutRequest, Shared, Slice, Swept, WriteError};
 
-/// Largest single write: longer ones are slower by a factor. Bytes.
-const PIECE: usize = 1 << 20;
-/// Slices up to this size are written together with their header. Bytes.
-const TOGETHER: usize = 64 << 10;
+mod jobs;
+mod place;
+
+use jobs::{conclude, damaged, lane, remove_lane, sweep};
+use place::{Active, Place};
+
 /// Most bytes and jobs of one group.
 const GROUP_BYTES: usize = 64 << 20;
 const GROUP_JOBS: usize = 1024;
@@ -70,42 +73,6 @@ impl From<IndexError> for Failure {
 
 fn broken(what: &str, error: &io::Error) -> Failure {
     Failure::Broken(format!("{what}: {error}"))
-}
-
-/// The segment that records are added to.
-struct Active {
-    id: SegmentId,
-    file: Arc<dyn SegmentFile>,
-    salt: Salt,
-}
-
-impl Active {
-    fn place(&self, offset: u64) -> Place {
-        Place { segment: self.id, offset, file: self.file.clone(), salt: self.salt }
-    }
-}
-
-/// Where one record goes.
-struct Place {
-    segment: SegmentId,
-    offset: u64,
-    file: Arc<dyn SegmentFile>,
-    salt: Salt,
-}
-
-impl Place {
-    fn write(&self, header: &RecordHeader, bytes: &[u8]) -> io::Result<()> {
-        let header = header.encode(&self.salt);
-        if bytes.len() <= TOGETHER {
-            return self.file.write_at(self.offset, &[&header[..], bytes].concat());
-        }
-        let mut at = self.offset + HEADER;
-        for piece in bytes.chunks(PIECE) {
-            self.file.write_at(at, piece)?;
-            at += piece.len() as u64;
-        }
-        self.file.write_at(self.offset, &header)
-    }
 }
 
 /// What one group still has to do to the files.
@@ -447,113 +414,4 @@ impl Writer {
             }
         }
     }
-}
-
-/// Tells a refused caller at once, the others once the group is durable.
-fn conclude<T: 'static>(
-    outcome: Result<T, Failure>,
-    done: Done<T>,
-    finishes: &mut Vec<Finish>,
-) -> Option<String> {
-    match outcome {
-        Ok(value) => {
-            finishes.push(Box::new(|durable| done(durable.map(|()| value).map_err(Clone::clone))));
-            None
-        }
-        Err(Failure::Refused(error)) => {
-            done(Err(error));
-            None
-        }
-        Err(Failure::Broken(reason)) => {
-            finishes.push(Box::new(|durable| {
-                done(Err(durable.err().cloned().unwrap_or(WriteError::Broken(String::new()))));
-            }));
-            Some(reason)
-        }
-    }
-}
-
-fn lane(update: &LaneUpdate, tables: &mut Tables<'_>, group: &mut Group) -> Result<(), Failure> {
-    let (mut missing, mut first) = (0, None);
-    for (_, leaf) in &update.appended {
-        let here = tables.slice(update.key.slice(leaf.stripe))?;
-        if !here.is_some_and(|row| is_same(&row, leaf) && !row.damaged) {
-            missing += 1;
-            first = first.or(Some(leaf.stripe));
-        }
-    }
-    if let Some(first) = first {
-        return Err(Failure::Refused(WriteError::Missing { missing, first }));
-    }
-    group.dirty = true;
-    Ok(tables.update_lane(update)?)
-}
-
-fn is_same(row: &SliceRow, leaf: &Leaf) -> bool {
-    row.root == leaf.root && row.length == leaf.length
-}
-
-fn sweep(
-    limit: usize,
-    judge: &mut Judge,
-    tables: &mut Tables<'_>,
-    group: &mut Group,
-) -> Result<Swept, Failure> {
-    let mut swept = Swept::default();
-    for key in tables.unheld()? {
-        let Some(row) = tables.slice(key)? else { continue };
-        match judge(&key, row.state) {
-            Verdict::Keep => {}
-            Verdict::Restate(state) => {
-                group.dirty = true;
-                tables.restate(key, state)?;
-            }
-            Verdict::Free if swept.slices >= limit as u64 => swept.more = true,
-            Verdict::Free => free(key, tables, group, &mut swept)?,
-        }
-    }
-    Ok(swept)
-}
-
-fn remove_lane(
-    lane: LaneKey,
-    limit: usize,
-    tables: &mut Tables<'_>,
-    group: &mut Group,
-) -> Result<Swept, Failure> {
-    let mut swept = Swept::default();
-    let keys = tables.slices_of(lane, limit)?;
-    swept.more = keys.len() == limit;
-    for key in keys {
-        free(key, tables, group, &mut swept)?;
-    }
-    if !swept.more {
-        group.dirty = true;
-        tables.remove_lane(lane)?;
-    }
-    Ok(swept)
-}
-
-fn free(key: SliceKey, tables: &mut Tables<'_>, group: &mut Group, swept: &mut Swept) -> Result<(), Failure> {
-    if let Some(row) = tables.remove_slice(key)? {
-        group.dirty = true;
-        group.freed.push(row);
-        swept.slices += 1;
-        swept.bytes =
-            swept.bytes.checked_add(Bytes::new(row.length.into())).expect("fits like the slices do");
-    }
-    Ok(())
-}
-
-fn damaged(key: SliceKey, tables: &mut Tables<'_>, group: &mut Group) -> Result<(), Failure> {
-    if let Some(row) = tables.slice(key)? {
-        group.dirty = true;
-        tables.put_slice(key, &SliceRow { damaged: true, ..row })?;
-    }
-    Ok(())
-}
-
-/// The epoch that counts for slices found in a segment.
-pub(super) const fn found_in(stored: Epoch) -> SliceState {
-    SliceState::Loose { since: stored }
 }

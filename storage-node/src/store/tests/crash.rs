@@ -49,9 +49,8 @@ fn change(store: &SliceStore, model: &mut Model, lot: &mut Lot) -> Result<(), Wr
         }
         _ => {
             model.slices.retain(|(of, _), _| *of != lane);
-            let row = model.rows.remove(&lane);
+            model.rows.remove(&lane);
             while store.remove_lane(key, 4)?.more {}
-            drop(row);
         }
     }
     Ok(())
