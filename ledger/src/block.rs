@@ -378,7 +378,7 @@ pub enum DueKind {
 pub struct Due {
     /// Why.
     pub kind: DueKind,
-    /// The earliest time of that block: later than the tip's. After a halt longer than an epoch the block made then is
+    /// The earliest time of that block: later than the tip's. After a halt of over two epochs the block made then is
     /// an ordinary one, from which time counts again, and the boundary is due anew.
     pub at: TimeMs,
 }

@@ -7,13 +7,14 @@
 //!   cutoff        cutoff+1    cutoff+gap                               epoch length reached
 //! ```
 //!
-//! * The time between two blocks counts up to one epoch; if it is longer than two, the chain was halted and it counts
-//!   as zero. So a halt never ends more than the epoch it found, and a boundary that comes a little late still comes.
-//! * What an epoch lasted beyond its length is not carried over: every epoch leaves its window whole.
-//! * An epoch ends only when its beacon is known and its due contracts are settled, so work never piles up.
+//! * The time between two blocks counts, unless it is longer than two epochs: then the chain was halted, and none of it
+//!   counts. So a halt never ends more than the epoch it found, and a boundary that comes a little late still comes.
+//! * What an epoch lasted beyond its length is not carried over, and an epoch whose beacon came late lasts until its
+//!   window has passed: every epoch leaves its window whole.
+//! * An epoch ends only when its due contracts are settled, so work never piles up.
 
 use tallow_types::params::Params;
-use tallow_types::{Digest, DurationMs, Height};
+use tallow_types::{Digest, DurationMs, Height, TimeMs};
 
 use crate::block::{BlockEnv, Due, DueKind};
 use crate::record::{EpochState, Head};
@@ -34,7 +35,12 @@ pub(crate) const fn first() -> EpochState {
 /// The part of the time between two blocks that counts.
 fn counted(params: &Params, between: DurationMs) -> DurationMs {
     let halted = between.get() > params.epoch.get().saturating_mul(2);
-    if halted { DurationMs::ZERO } else { between.min(params.epoch) }
+    if halted { DurationMs::ZERO } else { between }
+}
+
+/// How long an epoch lasts whose beacon became known at `opened`.
+fn length(params: &Params, opened: DurationMs) -> DurationMs {
+    params.epoch.max(DurationMs::new(opened.get().saturating_add(params.window.get())))
 }
 
 /// The height of an epoch's beacon block.
@@ -52,13 +58,13 @@ pub(crate) fn advance(
     let mut epoch = head.epoch;
     let counted = counted(params, env.time.since(head.time));
     epoch.elapsed = DurationMs::new(epoch.elapsed.get().saturating_add(counted.get()));
-    if epoch.beacon.is_none() {
-        if env.height >= beacon_height(params, &epoch) {
-            epoch.beacon = Some((beacon, epoch.elapsed));
+    match epoch.beacon {
+        None if env.height >= beacon_height(params, &epoch) => epoch.beacon = Some((beacon, epoch.elapsed)),
+        Some((_, opened)) if epoch.elapsed >= length(params, opened) && !epoch.settling => {
+            let next = epoch.epoch.next().ok_or_else(|| damaged("epochs end"))?;
+            epoch = EpochState { epoch: next, cutoff: env.height, settling: true, ..first() };
         }
-    } else if epoch.elapsed >= params.epoch && !epoch.settling {
-        let next = epoch.epoch.next().ok_or_else(|| damaged("epochs end"))?;
-        epoch = EpochState { epoch: next, cutoff: env.height, settling: true, ..first() };
+        _ => {}
     }
     Ok(epoch)
 }
@@ -66,15 +72,15 @@ pub(crate) fn advance(
 /// The block that must be made next.
 pub(crate) fn due(params: &Params, head: &Head) -> Due {
     let soon = head.time.get().saturating_add(1);
-    let left = params.epoch.saturating_sub(head.epoch.elapsed).get();
     let next = head.height.get().saturating_add(1);
-    let (kind, at) = if head.epoch.beacon.is_none() {
-        let is_beacon = next >= beacon_height(params, &head.epoch).get();
-        (if is_beacon { DueKind::Beacon } else { DueKind::Gap }, soon)
-    } else if head.epoch.settling {
-        (DueKind::Settle, soon)
-    } else {
-        (DueKind::Boundary, head.time.get().saturating_add(left).max(soon))
+    let (kind, at) = match head.epoch.beacon {
+        None if next >= beacon_height(params, &head.epoch).get() => (DueKind::Beacon, soon),
+        None => (DueKind::Gap, soon),
+        Some(_) if head.epoch.settling => (DueKind::Settle, soon),
+        Some((_, opened)) => {
+            let left = length(params, opened).saturating_sub(head.epoch.elapsed).get();
+            (DueKind::Boundary, head.time.get().saturating_add(left).max(soon))
+        }
     };
-    Due { kind, at: tallow_types::TimeMs::new(at) }
+    Due { kind, at: TimeMs::new(at) }
 }

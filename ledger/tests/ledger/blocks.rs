@@ -140,6 +140,43 @@ fn halted_time_does_not_count() {
     assert_eq!((world.epoch().get(), world.head().epoch.elapsed), (1, DurationMs::ZERO), "late, not halted");
 }
 
+/// Goal: an epoch whose beacon comes late still has its whole window before it ends. Method: make the beacon block when
+/// the epoch is over already.
+#[test]
+fn late_beacons_leave_the_window_whole() {
+    let (epoch, window) = (params().epoch.get(), params().window.get());
+    let mut world = World::new(params(), 0);
+    world.block(Vec::new());
+    world.block_at(world.later(epoch + 500), Vec::new(), Vec::new());
+    assert!(world.head().epoch.is_open(&world.params));
+    let next = due(&world.state).unwrap();
+    assert_eq!((next.kind, next.at), (DueKind::Boundary, world.later(window)));
+    world.block_at(world.later(window - 1), Vec::new(), Vec::new());
+    assert_eq!(world.epoch().get(), 0, "a moment before");
+    world.block(Vec::new());
+    assert_eq!(world.epoch().get(), 1);
+}
+
+/// Goal: an epoch doesn't end before its due contracts are settled. Method: one contract a block, more of them than the
+/// mandatory blocks settle, and a whole epoch's time.
+#[test]
+fn unsettled_epochs_do_not_end() {
+    let rules = tallow_types::params::Params { settle_per_block: 1, ..params() };
+    let mut world = World::with_asks_under(rules, 3);
+    for index in 0..5 {
+        world.open_small(index);
+    }
+    world.block_at(due(&world.state).unwrap().at, Vec::new(), Vec::new());
+    world.block(Vec::new());
+    world.block(Vec::new());
+    assert_eq!(due(&world.state).unwrap().kind, DueKind::Settle, "three of five are settled");
+    world.block_at(world.later(params().epoch.get()), Vec::new(), Vec::new());
+    assert_eq!(world.epoch().get(), 1, "not yet");
+    world.block(Vec::new());
+    world.block(Vec::new());
+    assert_eq!(world.epoch().get(), 2);
+}
+
 /// Goal: proofs count inside their window, once, from bonded seeders, signed. Method: each refusal at its edge.
 #[test]
 fn proofs_have_their_window() {

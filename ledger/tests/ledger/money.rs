@@ -254,21 +254,21 @@ fn notice_is_reserved() {
 }
 
 /// Goal: a boundary's work is cut by its bound, later blocks go on, and whoever touches a contract that still waits
-/// settles it first. Method: five contracts, three settled a block.
+/// settles it first. Method: five contracts, one settled a block; touch the last in the queue.
 #[test]
 fn settlement_is_cut_by_its_bound() {
-    let mut world = World::with_asks(3);
-    let contracts: Vec<_> = (0..5).map(|index| world.open_small(index)).collect();
-    world.settle_in();
+    let mut world = World::with_asks_under(Params { settle_per_block: 1, ..params() }, 3);
+    let mut contracts: Vec<_> = (0..5).map(|index| world.open_small(index)).collect();
+    contracts.sort();
     let at = tallow_ledger::due(&world.state).unwrap().at;
     world.block_at(at, Vec::new(), Vec::new());
-    assert!(world.head().epoch.settling);
-    let waiting: Vec<_> = contracts.iter().filter(|id| world.contract(id).prepaid.is_none()).collect();
-    assert_eq!(waiting.len(), 2);
-    let id = **waiting.iter().max().unwrap();
-    let refuel = world.tx(0, Action::Refuel { contract: id, amount: Fuel::new(1) });
+    let settled =
+        |world: &World| contracts.iter().map(|id| world.contract(id).prepaid.is_some()).collect::<Vec<_>>();
+    assert_eq!(settled(&world), [true, false, false, false, false]);
+    let refuel = world.tx(1, Action::Refuel { contract: contracts[4], amount: Fuel::new(1) });
     world.pass(vec![refuel]);
-    assert!(!world.head().epoch.settling);
+    assert_eq!(settled(&world), [true, true, false, false, true], "touched, so settled");
+    world.settle_in();
     for id in &contracts {
         let from = world.contract(id).prepaid.unwrap().from;
         assert_eq!(from, Epoch::new(1), "all are settled in the same epoch");

@@ -128,7 +128,12 @@ impl World {
 
     /// With all seeders' asks on the ledger and the first beacon known.
     pub fn with_asks(seeders: u8) -> Self {
-        let mut world = Self::new(params(), seeders);
+        Self::with_asks_under(params(), seeders)
+    }
+
+    /// The same under other rules.
+    pub fn with_asks_under(params: Params, seeders: u8) -> Self {
+        let mut world = Self::new(params, seeders);
         let asks = (0..seeders).map(|n| world.offer(n, 1, PRICE)).collect();
         world.pass(asks);
         world.settle_in();
