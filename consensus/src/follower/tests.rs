@@ -110,6 +110,24 @@ async fn a_bare_machine_joins() {
     );
 }
 
+/// Goal: a follower hears of a block as soon as it is made, without asking again. Method: ask first, with a minute's
+/// patience, then make the block.
+#[tokio::test]
+async fn waiting_ends_with_the_block() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut runner = grown(a.path(), 64, 1);
+    let node = follower(b.path(), 64);
+    catch_up(&node, runner.chain()).await;
+    let source = runner.chain().clone();
+    let asking = node.clone();
+    let ask = tokio::spawn(async move { asking.step(&*source, DurationMs::new(60_000)).await });
+    tokio::task::yield_now().await;
+    assert!(!ask.is_finished());
+    grow(&mut runner, 1, 0);
+    assert!(ask.await.expect("no panic").expect("an honest source").applied > 0);
+    catch_up(&node, runner.chain()).await;
+}
+
 /// Goal: who is too far behind for blocks gets a snapshot and goes on from there. Method: prune, join, compare; then
 /// more blocks, and serve a third node from the second.
 #[tokio::test]
@@ -301,4 +319,51 @@ async fn a_far_branch_takes_a_snapshot() {
     grow(&mut new, 30, 1);
     assert!(catch_up(&ahead, new.chain()).await.snapshot);
     assert_eq!(contents(ahead.chain()), contents(new.chain()));
+}
+
+/// Goal: a follower whose power fails, in the middle of blocks, of a snapshot, or of stepping back, has one whole state
+/// when it comes back, and gets level. Method: a disk that fails at random writes; a source that keeps few blocks and is
+/// rebuilt half way.
+#[tokio::test]
+async fn crashes_leave_whole_states() {
+    for seed in 0..3 {
+        let mut random = Random(seed);
+        let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let (mut source, disk) = (grown(dirs[0].path(), 8, 2), Disk::default());
+        for round in 0..14 {
+            if round == 7 {
+                let seat = validator::rebuild(dirs[0].path(), dirs[1].path(), options(8));
+                assert!(seat.is_err(), "the old one still runs");
+                drop(source);
+                let seat = validator::rebuild(dirs[0].path(), dirs[1].path(), options(8)).expect("rebuilds");
+                // What the follower has seen beyond this point is taken back.
+                let mut old = validator(dirs[0].path(), Clock::Manual, 8);
+                grow(&mut old, random.below(5), 3);
+                if let Ok(chain) = Chain::open_on(disk.medium(), dirs[2].path(), &genesis(), options(8)) {
+                    catch_up(&Follower::new(chain), old.chain()).await;
+                }
+                source = validator::Runner::new(seat, config(Clock::Manual)).expect("the same keys");
+            }
+            let blocks = random.below(12);
+            grow(&mut source, blocks, round);
+            disk.fail_after(random.below(90));
+            if let Ok(chain) = Chain::open_on(disk.medium(), dirs[2].path(), &genesis(), options(8)) {
+                let node = Follower::new(chain);
+                while let Ok(progress) = node.step(&**source.chain(), NOW).await {
+                    if progress == Progress::default() {
+                        break;
+                    }
+                }
+            }
+            disk.crash(|| u8::try_from(random.below(256)).expect("a byte"));
+            let chain = Chain::open_on(disk.medium(), dirs[2].path(), &genesis(), options(8)).expect("opens");
+            let (header, records) = contents(&chain);
+            let (root, _) = tallow_ledger::tree::rebuild(header.height, records).expect("builds");
+            assert_eq!(root, header.state, "seed {seed}, round {round}: a state of several blocks");
+        }
+        let chain = Chain::open_on(disk.medium(), dirs[2].path(), &genesis(), options(8)).expect("opens");
+        let node = Follower::new(chain);
+        catch_up(&node, source.chain()).await;
+        assert_eq!(contents(node.chain()), contents(source.chain()), "seed {seed}");
+    }
 }

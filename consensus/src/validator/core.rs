@@ -7,7 +7,9 @@
 use tallow_ledger::block::{self, Built};
 use tallow_ledger::record::{Head, Network};
 use tallow_ledger::tree::TreeUpdate;
-use tallow_ledger::{BlockEnv, BlockError, Due, DueKind, ReadError, Refusal, StateRead, Writes, key};
+use tallow_ledger::{
+    BlockEnv, BlockError, Due, DueKind, ProofRefusal, ReadError, Refusal, StateRead, Writes, key,
+};
 use tallow_proofs::beacon;
 use tallow_types::block::{Block, Header, SignedEpochProof};
 use tallow_types::fault::{Code, Fault};
@@ -15,7 +17,7 @@ use tallow_types::limits::TICK_EPOCHS_MAX;
 use tallow_types::sign::Keypair;
 use tallow_types::tx::Transaction;
 use tallow_types::wire::Receipt;
-use tallow_types::{BlockHash, DurationMs, Epoch, Incarnation, StateRoot, TimeMs, decode};
+use tallow_types::{BlockHash, ChainId, DurationMs, Epoch, Incarnation, StateRoot, TimeMs, decode};
 
 use super::Ticket;
 use super::pool::{Full, Pool};
@@ -113,7 +115,7 @@ impl Core {
     pub fn handle(&mut self, base: &dyn Base, now: TimeMs, event: Event) -> Result<Vec<Effect>, BlockError> {
         let mut effects = Vec::new();
         let head: Head = record(base, key::HEAD)?;
-        self.take(event, &head, now, &mut effects);
+        self.take(event, base, &head, now, &mut effects);
         match self.next(base, &head, now, &mut effects)? {
             Next::Make { time, bare } => self.make(base, &head, (time, bare), now, &mut effects)?,
             Next::Wait(None) => {}
@@ -122,23 +124,41 @@ impl Core {
         Ok(effects)
     }
 
-    fn take(&mut self, event: Event, head: &Head, now: TimeMs, effects: &mut Vec<Effect>) {
+    fn take(&mut self, event: Event, base: &dyn Base, head: &Head, now: TimeMs, effects: &mut Vec<Effect>) {
         match event {
             Event::Submit(ticket, tx) => {
                 if let Err(full) = self.pool.add_tx(ticket, *tx, now) {
                     effects.push(Effect::Reply(ticket, Answer::Refused(full.into())));
                 }
             }
-            Event::Prove(ticket, proof) => match self.pool.add_proof(ticket, *proof, now) {
-                Ok(replaced) => {
-                    let fault = Fault::new(Code::Refused, "a proof of a later epoch took its place");
-                    reply(effects, replaced, &Answer::Refused(fault));
-                }
-                Err(full) => effects.push(Effect::Reply(ticket, Answer::Refused(full.into()))),
-            },
+            Event::Prove(ticket, proof) => {
+                self.take_proof(ticket, *proof, &base.header().chain, now, effects)
+            }
             Event::Tick(ticket, epochs) => self.tick(ticket, epochs, head, effects),
             Event::Wake => {}
         }
+    }
+
+    /// A proof in a seeder's name that the seeder did not sign must not take the place of one that it did.
+    fn take_proof(
+        &mut self,
+        ticket: Ticket,
+        proof: SignedEpochProof,
+        chain: &ChainId,
+        now: TimeMs,
+        effects: &mut Vec<Effect>,
+    ) {
+        let refused = match proof.verify(chain).map_err(ProofRefusal::from) {
+            Err(refusal) => Fault::from(&refusal),
+            Ok(_) => match self.pool.add_proof(ticket, proof, now) {
+                Ok(replaced) => {
+                    let fault = Fault::new(Code::Refused, "a newer proof took its place");
+                    return reply(effects, replaced, &Answer::Refused(fault));
+                }
+                Err(full) => full.into(),
+            },
+        };
+        effects.push(Effect::Reply(ticket, Answer::Refused(refused)));
     }
 
     fn tick(&mut self, ticket: Ticket, epochs: u32, head: &Head, effects: &mut Vec<Effect>) {

@@ -61,8 +61,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes a proof in. A seeder has one at a time: a proof of a later epoch replaces an earlier one, whose tickets are
-    /// answered.
+    /// Takes a proof in whose signature was checked. A seeder has one at a time, the newest; answers who waits for one that
+    /// has no place any more.
     pub(super) fn add_proof(
         &mut self,
         ticket: Ticket,

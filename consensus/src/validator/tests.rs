@@ -1,8 +1,9 @@
 use tallow_ledger::key as state_key;
 use tallow_ledger::record::{Account, Head};
+use tallow_types::block::{EpochProof, SignedEpochProof};
 use tallow_types::fault::Code;
 use tallow_types::limits::{TICK_EPOCHS_MAX, TX_MAX};
-use tallow_types::{Epoch, Fuel, Height, Incarnation, TimeMs, decode};
+use tallow_types::{Bounded, Epoch, Fuel, Height, Incarnation, TimeMs, decode};
 
 use super::*;
 use crate::Clock;
@@ -236,6 +237,44 @@ fn the_pool_is_bounded() {
         pool.add_tx(n, below(n), now).expect("there is room");
     }
     assert_eq!(pool.add_tx(0, below(1 << 40), now), Err(pool::Full::Pool));
+}
+
+fn proof(seeder: u8, epoch: u64, signer: u8) -> Box<SignedEpochProof> {
+    let proof = EpochProof {
+        epoch: Epoch::new(epoch),
+        seeder: key(seeder).public().seeder(),
+        samples: Bounded::empty(),
+        capacity: Bounded::empty(),
+    };
+    let signature = key(signer).sign(&genesis().chain(), &proof);
+    Box::new(SignedEpochProof { proof, signature })
+}
+
+/// Goal: every proof gets an answer; nobody can push a seeder's proof aside. Method: a stranger's signature, proofs of two
+/// epochs of one seeder, a repeated one; the ledger's word on the one that is left.
+#[test]
+fn proofs_are_answered() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut runner = validator(dir.path(), Clock::Manual, 64);
+    drive(&mut runner, at(0), Event::Wake);
+    let height = runner.chain().status().height;
+    let answer = |answers: &[(Ticket, Answer)]| match answers {
+        [(ticket, Answer::Refused(fault))] => (*ticket, fault.code()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(drive(&mut runner, at(1), Event::Prove(1, proof(20, 0, 20))), []);
+    let forged = drive(&mut runner, at(1), Event::Prove(2, proof(20, 1, 21)));
+    assert_eq!(answer(&forged), (2, Code::BadSignature));
+    assert_eq!(drive(&mut runner, at(2), Event::Prove(3, proof(20, 0, 20))), []);
+    let replaced = drive(&mut runner, at(3), Event::Prove(4, proof(20, 1, 20)));
+    assert_eq!(replaced.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(
+        answer(&drive(&mut runner, at(4), Event::Prove(5, proof(20, 0, 20)))).0,
+        5,
+        "an older one comes too late"
+    );
+    assert_eq!(answer(&drive(&mut runner, at(1_000), Event::Wake)), (4, Code::Refused), "it holds no lane");
+    assert_eq!(runner.chain().status().height, height, "nothing of it is in a block");
 }
 
 /// Goal: an idle network's ledger stops growing. Method: 600 epochs on a disk whose length can be seen; the last 400
