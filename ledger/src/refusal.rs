@@ -410,7 +410,6 @@ impl Refusal {
             self,
             Self::Applied(_)
                 | Self::Commit(CommitRefusal::NothingNew)
-                | Self::Closing { .. }
                 | Self::Lanes(LanesRefusal::Ending { .. })
         )
     }
