@@ -361,10 +361,12 @@ impl<'a> World<'a> {
         life: u32,
         act: impl FnOnce(&mut Device, &mut Context<'_>),
     ) -> Result<(), String> {
+        let calm = self.is_calm();
         let place = &mut self.places[index];
         let Some(device) = place.device.as_mut().filter(|_| place.life == life) else { return Ok(()) };
         let mut cx = Context {
             now_ms: self.now_ms,
+            calm,
             dice: &mut self.dice,
             history: &mut self.history,
             out: Vec::new(),

@@ -23,6 +23,16 @@ fn nothing_acknowledged_is_lost() {
     assert!(acknowledged > turns && turns > 60, "the runs do something: {acknowledged} in {turns}");
 }
 
+/// Goal: safety does not hang on messages or seeders being there when a base is looked for. Method: the worst weather, in
+/// which seeders that stand on an acknowledged commit often can't show it.
+#[test]
+fn nothing_is_lost_in_the_worst_weather() {
+    for seed in seeds().take(30) {
+        let plan = Plan { loss: 400, crashes: 700, two_faced: 500, losses: 0, ..Plan::from_seed(seed) };
+        run(&plan).unwrap_or_else(|violation| panic!("{violation}"));
+    }
+}
+
 /// Goal: a seed replays a run, event by event. Method: the hash of the trace, twice; another seed differs.
 #[test]
 fn one_seed_is_one_run() {

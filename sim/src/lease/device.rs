@@ -61,6 +61,8 @@ pub(super) enum Timer {
 /// What the shell works with.
 pub(super) struct Context<'a> {
     pub(super) now_ms: u64,
+    /// Whether the faults have stopped, those of manners too.
+    pub(super) calm: bool,
     pub(super) dice: &'a mut Dice,
     pub(super) history: &'a mut History,
     pub(super) out: Vec<Out>,
@@ -429,7 +431,8 @@ impl Device {
         let number = self.number();
         let Some(writing) = &mut self.writing else { return };
         writing.sequence += 1;
-        let faces = if cx.dice.chance(self.manners.two_faced) { 2 } else { 1 };
+        let two_faced = cx.dice.chance(self.manners.two_faced) && !cx.calm;
+        let faces = if two_faced { 2 } else { 1 };
         let faces = (0..faces).map(|_| {
             let leaves = cx.history.leaves(writing.tip);
             let drop = (leaves > 0 && cx.dice.chance(150)).then(|| cx.dice.index(leaves));
