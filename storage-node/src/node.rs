@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tallow_consensus::validator::{self, Handle};
-use tallow_consensus::{Chain, Clock, Options, follower};
+use tallow_consensus::{Chain, ChainError, Clock, Options, follower};
 use tallow_net::{Peer, Reply, Service, Transport};
 use tallow_proofs::beacon::Secret;
 use tallow_types::contract::Address;
@@ -44,9 +44,11 @@ use crate::upstream::Upstream;
 
 /// How long a node that has no ledger yet looks for somebody who has.
 const JOIN: Duration = Duration::from_secs(30);
+/// How long files of a node that stopped in this process are waited for.
+const LEAVING: Duration = Duration::from_secs(5);
 /// Pause between tries to reach anybody: the first and the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// How a node comes to its ledger.
 #[derive(Clone, Debug)]
@@ -126,7 +128,7 @@ pub struct Node {
 }
 
 struct Inner {
-    net: tallow_net::Node,
+    net: Arc<tallow_net::Node>,
     chain: Arc<Chain>,
     validator: Option<Handle>,
     seeder: Option<Arc<Seeder>>,
@@ -171,7 +173,9 @@ impl Node {
             }
         };
         let upstream = Upstream::new(peers);
-        upstream.connect(Arc::new(net.clone()));
+        let net = Arc::new(net);
+        let line: Arc<dyn Transport> = net.clone();
+        upstream.connect_lent(Arc::downgrade(&line));
         let ledger_dir = dir.join("ledger");
         let (chain, validator) = match validator {
             Some(config) => {
@@ -186,8 +190,7 @@ impl Node {
             Some(config) => {
                 terms = Some(config.terms);
                 let (own, slices) = (chain.clone(), dir.join("slices"));
-                let open = move || SliceStore::open(&slices, config.store);
-                let store = tokio::task::spawn_blocking(open).await.map_err(|_| StartError::Panicked)??;
+                let store = patiently(move || Ok(SliceStore::open(&slices, config.store)?)).await?;
                 Some(Arc::new(Seeder::new(keypair, own, store)))
             }
         };
@@ -258,21 +261,31 @@ impl Node {
         }
     }
 
-    /// Runs until `stop` is done, or until the ledger forks and the node must halt; then stops. Answers whether it
-    /// halted.
-    pub async fn run_until(&self, stop: impl Future<Output = ()>) -> bool {
-        let mut halted = self.inner.halted.clone();
-        let fork = async {
-            if halted.wait_for(|halted| *halted).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let halted = tokio::select! {
-            () = stop => false,
-            () = fork => true,
+    /// Runs until `stop` is done, or until this node must halt by itself; then stops. Answers why it halted: its ledger and
+    /// the network's have parted, or its validator can't go on. Either way it would serve a ledger that stands still.
+    pub async fn run_until(&self, stop: impl Future<Output = ()>) -> Option<String> {
+        let why = tokio::select! {
+            () = stop => None,
+            () = self.forked() => Some("the ledger followed here and the network's have parted".to_owned()),
+            why = self.validator_stopped() => Some(why),
         };
         self.stop().await;
-        halted
+        why
+    }
+
+    async fn forked(&self) {
+        if self.inner.halted.clone().wait_for(|halted| *halted).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn validator_stopped(&self) -> String {
+        match &self.inner.validator {
+            Some(validator) => {
+                validator.stopped().await.unwrap_or_else(|| "the validator stopped".to_owned())
+            }
+            None => std::future::pending().await,
+        }
     }
 
     /// Stops in order: no new requests, those that write to their end, then the rest.
@@ -302,15 +315,32 @@ async fn seat(
     config: ValidatorConfig,
     options: Options,
 ) -> Result<Handle, StartError> {
-    let work = move || {
-        let seat = match join {
-            _ if config.adopt => validator::adopt(&dir, options)?,
-            Join::Genesis(genesis) => validator::open(&dir, &genesis, options)?,
-            Join::Network { .. } => return Err(StartError::NoGenesis),
-        };
-        Ok(validator::spawn(seat, validator::Config { signer, vrf: config.vrf, clock: config.clock })?)
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|_| StartError::Panicked)?
+    let seat = patiently(move || match &join {
+        _ if config.adopt => Ok(validator::adopt(&dir, options)?),
+        Join::Genesis(genesis) => Ok(validator::open(&dir, genesis, options)?),
+        Join::Network { .. } => Err(StartError::NoGenesis),
+    });
+    let seat = seat.await?;
+    Ok(validator::spawn(seat, validator::Config { signer, vrf: config.vrf, clock: config.clock })?)
+}
+
+/// Opens a file of the folder. The folder's lock is ours, so whoever still has the file open is a part of the node
+/// before in this process, on its way out: it is waited for.
+async fn patiently<T: Send + 'static>(
+    open: impl Fn() -> Result<T, StartError> + Send + Sync + 'static,
+) -> Result<T, StartError> {
+    let open = Arc::new(open);
+    let deadline = tokio::time::Instant::now() + LEAVING;
+    loop {
+        let open = open.clone();
+        let opened = tokio::task::spawn_blocking(move || open()).await.map_err(|_| StartError::Panicked)?;
+        match opened {
+            Err(error) if error.is_in_use() && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(PAUSE_MIN).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 async fn open_ledger(
@@ -320,9 +350,18 @@ async fn open_ledger(
     options: Options,
 ) -> Result<Arc<Chain>, StartError> {
     let id = match join {
-        Join::Genesis(genesis) => return Ok(Chain::open(&dir, &genesis, options)?),
+        Join::Genesis(genesis) => return patiently(move || Ok(Chain::open(&dir, &genesis, options)?)).await,
         Join::Network { chain, .. } => chain,
     };
+    let here = dir.join(tallow_consensus::chain::FILE);
+    if here.exists() {
+        let known = dir.clone();
+        let chain = patiently(move || Ok(Chain::reopen(&known, options)?)).await?;
+        if chain.id() == id {
+            return Ok(chain);
+        }
+        return Err(ChainError::OtherNetwork { wanted: id, found: chain.id() }.into());
+    }
     let deadline = tokio::time::Instant::now() + JOIN;
     let mut pause = PAUSE_MIN;
     loop {

@@ -78,12 +78,10 @@ pub async fn run(ctx: &Context, start: Start, args: NodeRun) -> Result<()> {
             return Ok(());
         }
     }
-    if node.run_until(stop).await {
-        return Err(Failure::bug(
-            "the ledger followed here and the network's have parted; the node has stopped",
-        ));
+    match node.run_until(stop).await {
+        Some(why) => Err(Failure::bug(format!("{why}; the node has stopped"))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 async fn parent_gone(orphaned: Option<tokio::sync::oneshot::Receiver<()>>) {

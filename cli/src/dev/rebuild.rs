@@ -47,17 +47,19 @@ pub fn check(folder: &Folder, plan: &Plan, wanted: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// The copy with the most blocks.
+/// The newest copy: of the highest incarnation, since a later validator may have begun below what an earlier one made,
+/// and of those with the most blocks.
 fn newest(copies: &[PathBuf]) -> Result<&Path> {
-    let mut best: Option<(u64, &Path)> = None;
+    let mut best = None;
     for dir in copies {
         // A copy that can't be opened is none; another may do.
         let Ok(chain) = Chain::reopen(dir, Options::default()) else { continue };
-        let height = chain.status().height.get();
-        if best.is_none_or(|(known, _)| height > known) {
-            best = Some((height, dir));
+        let status = chain.status();
+        let rank = (status.incarnation, status.height);
+        if best.is_none_or(|(known, _)| rank > known) {
+            best = Some((rank, dir));
         }
     }
-    best.map(|(_, dir)| dir)
+    best.map(|(_, dir): (_, &PathBuf)| dir.as_path())
         .ok_or_else(|| Failure::unavailable("no seeder has a readable copy of the ledger"))
 }
