@@ -38,6 +38,8 @@ pub struct Grant {
     pub lease: Lease,
     /// Who holds it; `None` once it was given back.
     pub device: Option<PublicKey>,
+    /// Who gets the next one.
+    pub waiting: Option<PublicKey>,
     /// Former leases that the ledger remembers, with their devices.
     pub former: Vec<(Lease, PublicKey)>,
     /// Most bytes of a lane.

@@ -24,6 +24,7 @@ use crate::store::{
     LaneKey, LaneRow, LaneUpdate, Origin, PutRequest, ReadError, Slice, SliceStore, WriteError,
 };
 
+pub use accept::PENDING_MAX;
 pub use duty::{Offered, Terms};
 
 /// What a lane may hold above its room while slices wait for their commit. Bytes.
@@ -106,6 +107,7 @@ impl Seeder {
             chain: self.chain.id(),
             lease: contract.lease.last,
             device: contract.lease.current().map(|(_, holder)| holder.device),
+            waiting: contract.lease.waiting,
             former: contract.lease.recent.iter().copied().collect(),
             room: contract.terms.room,
             slots: contract.slots.len(),
@@ -177,10 +179,10 @@ impl Seeder {
     pub fn put(&self, caller: PublicKey, lane: LaneKey, slices: Vec<Slice>) -> Result<(), Fault> {
         let grant = self.grant(lane)?;
         if grant.device != Some(caller) {
-            return Err(Fault::new(
-                Code::Forbidden,
-                "only the device that holds the write lease stores slices",
-            ));
+            // A lease that was given back, or that the caller waits for, may be the caller's by now.
+            let soon = grant.device.is_none() || grant.waiting == Some(caller);
+            let code = if soon { Code::Behind } else { Code::Forbidden };
+            return Err(Fault::new(code, "only the device that holds the write lease stores slices"));
         }
         let limit = Bytes::new(grant.room.get().saturating_add(STAGING));
         let epoch = self.head()?.epoch.epoch;

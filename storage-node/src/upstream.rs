@@ -1,7 +1,7 @@
 //! The way to nodes that know more of the ledger: whom a follower asks for blocks and hands transactions to.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,8 +19,14 @@ pub struct Upstream {
 
 struct Inner {
     peers: Vec<Peer>,
-    transport: OnceLock<Arc<dyn Transport>>,
+    transport: OnceLock<Line>,
     turn: AtomicUsize,
+}
+
+/// How peers are called.
+enum Line {
+    Held(Arc<dyn Transport>),
+    Lent(Weak<dyn Transport>),
 }
 
 impl Upstream {
@@ -33,7 +39,20 @@ impl Upstream {
     /// Says how peers are called. The service must exist before the network that serves it, hence not at once.
     pub fn connect(&self, transport: Arc<dyn Transport>) {
         // A second call changes nothing: a node has one transport.
-        let _ = self.inner.transport.set(transport);
+        let _ = self.inner.transport.set(Line::Held(transport));
+    }
+
+    /// As [`Upstream::connect`], for a transport that holds the service that holds this: the caller keeps it alive.
+    pub fn connect_lent(&self, transport: Weak<dyn Transport>) {
+        // As above.
+        let _ = self.inner.transport.set(Line::Lent(transport));
+    }
+
+    fn transport(&self) -> Option<Arc<dyn Transport>> {
+        match self.inner.transport.get()? {
+            Line::Held(transport) => Some(transport.clone()),
+            Line::Lent(transport) => transport.upgrade(),
+        }
     }
 
     /// The peers.
@@ -53,7 +72,7 @@ impl Upstream {
     /// # Errors
     /// The last fault.
     pub async fn call(&self, request: &Request, payload: &Bytes) -> Result<Reply, Fault> {
-        let Some(transport) = self.inner.transport.get() else {
+        let Some(transport) = self.transport() else {
             return Err(Fault::new(Code::Unreachable, "this node is not connected yet"));
         };
         let peers = &self.inner.peers;

@@ -36,6 +36,7 @@ fn grant(counter: u64, device: &Keypair, slots: usize) -> Grant {
         chain: chain_id(),
         lease: lease(counter),
         device: Some(device.public()),
+        waiting: None,
         former: Vec::new(),
         room: ROOM,
         slots,

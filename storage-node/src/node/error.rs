@@ -58,7 +58,9 @@ impl StartError {
     pub fn is_in_use(&self) -> bool {
         match self {
             Self::InUse { .. } | Self::Store(OpenError::InUse) => true,
-            Self::Ledger(error) | Self::Seat(SeatError::Chain(error)) => error.is_in_use(),
+            Self::Ledger(error)
+            | Self::Seat(SeatError::Chain(error))
+            | Self::Follow(FollowError::Chain(error)) => error.is_in_use(),
             _ => false,
         }
     }

@@ -10,6 +10,9 @@ use crate::store::{LaneKey, LaneRow, LaneUpdate, Origin};
 /// How long an acceptance may wait for the ledger. Blocks.
 const EXPIRES_AFTER: u64 = 512;
 
+/// Acceptances that may wait for the ledger at a time: asking costs the asker nothing.
+pub const PENDING_MAX: usize = 256;
+
 fn no(text: impl Into<String>) -> Fault {
     Fault::new(Code::Refused, text)
 }
@@ -68,6 +71,10 @@ impl Seeder {
     /// Room that is promised counts as if it were filled.
     fn check_room(&self, key: LaneKey, room: Bytes, offered: Bytes) -> Result<(), Fault> {
         let lanes = self.store.lanes().map_err(storage)?;
+        let pending = lanes.iter().filter(|(other, row)| *other != key && row.expires.is_some()).count();
+        if pending >= PENDING_MAX {
+            return Err(Fault::new(Code::Busy, "too many acceptances wait for the ledger"));
+        }
         // Of one contract a seeder holds at most one slot, however many it has accepted.
         let others =
             lanes.iter().filter(|(other, row)| other.contract != key.contract && row.orphan.is_none());

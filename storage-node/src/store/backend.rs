@@ -134,6 +134,10 @@ impl Directory {
     pub fn open(root: &Path) -> io::Result<Self> {
         let segments = root.join("segments");
         std::fs::create_dir_all(&segments)?;
+        if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            // What the store makes durable later is no more durable than its own name.
+            File::open(parent)?.sync_all()?;
+        }
         Ok(Self { root: root.to_owned(), segments })
     }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes as Buffer;
 use tallow_ledger::key;
+use tallow_storage_node::seeder::PENDING_MAX;
 use tallow_types::commit::LaneChange;
 use tallow_types::fault::Code;
 use tallow_types::sign::Keypair;
@@ -102,7 +103,8 @@ async fn only_the_lease_holder_writes() {
     assert_eq!(refused.unwrap_err().code(), Code::Fenced);
     world.submit(Action::Release { contract, device: world.device.public() }).await.unwrap();
     let refused = world.store(0, contract, &[1]).await;
-    assert_eq!(refused.unwrap_err().code(), Code::Forbidden, "a lease that was given back serves nobody");
+    let code = refused.unwrap_err().code();
+    assert_eq!(code, Code::Behind, "a lease that was given back serves nobody; the next may be on its way");
 }
 
 /// Goal: bad requests get their own fault and change nothing. Method: a table.
@@ -156,6 +158,22 @@ async fn acceptance_is_bounded() {
     assert!(matches!(accept(all.clone(), 1).await, Ok(Response::Accepted(_))), "the same contract again");
     let more = tallow_types::contract::Terms { index: 2, ..all };
     assert_eq!(accept(more, 0).await.unwrap_err().code(), Code::DiskFull);
+}
+
+/// Goal: asking for free does not fill the seeder's records. Method: one acceptance more than may wait.
+#[tokio::test]
+async fn waiting_acceptances_are_bounded() {
+    let world = World::new(4).await;
+    let seeder = world.seeders[0].clone();
+    let terms = |index: usize| tallow_types::contract::Terms {
+        room: Bytes::new(1024),
+        ..world.terms(u32::try_from(index).unwrap())
+    };
+    for index in 0..PENDING_MAX {
+        seeder.accept(terms(index), SLOT).unwrap();
+    }
+    assert_eq!(seeder.accept(terms(PENDING_MAX), SLOT).unwrap_err().code(), Code::Busy);
+    seeder.accept(terms(0), SLOT).unwrap();
 }
 
 /// Goal: a seeder that lost its folder never signs again in a lease in which it may have signed, and comes back with the
