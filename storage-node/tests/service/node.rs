@@ -5,11 +5,17 @@ use std::time::Duration;
 
 use tallow_consensus::Clock;
 use tallow_ledger::key;
+use tallow_net::Transport;
 use tallow_proofs::beacon::{R255, Vrf};
 use tallow_storage_node::{Join, Node, NodeConfig, SeederConfig, ValidatorConfig};
 use tallow_types::contract::Address;
+use tallow_types::fault::Code;
 use tallow_types::params::Genesis;
+use tallow_types::policy::Policy;
 use tallow_types::sign::Keypair;
+use tallow_types::tx::{Action, TxCore};
+use tallow_types::wire::{Request, Response};
+use tallow_types::{Fuel, Height, IdempotencyKey};
 
 use super::world::{genesis, seeder_key, store_config, terms};
 
@@ -68,6 +74,44 @@ async fn seeder_joins_offers_and_follows() {
     let error = again.err().expect("the folder is in use");
     assert!(error.is_in_use(), "{error}");
     seeder.stop().await;
+    maker.stop().await;
+}
+
+/// Goal: what only the validator can do is done through a seeder too, and seen there. Method: a wallet that knows the
+/// seeder alone; a dropped node gives its folder back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seeder_hands_on_what_it_cannot_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let maker = validator(dir.path()).await;
+    let seeder = Node::start(seeder_config(dir.path(), 0, vec![maker.peer()])).await.unwrap();
+    tokio::time::timeout(SOON, seeder.ready()).await.unwrap();
+    let owner = Keypair::from_seed(&[2; 32]);
+    let wallet = tallow_net::Node::start(tallow_net::Config::new(&owner)).await.unwrap();
+    let to = tallow_types::AccountId::new([5; 32]);
+    let core = TxCore {
+        policy: Policy::Key(owner.public()),
+        key: IdempotencyKey::new([1; 16]),
+        expires: Height::new(1_000),
+        action: Action::Transfer { to, amount: Fuel::ONE },
+    };
+    let tx = core.sign(&maker.chain_id(), &[&owner]);
+    let payload: bytes::Bytes = tallow_types::encode(&tx).into();
+    let reply = wallet.call(&seeder.peer(), Request::Submit, payload.clone()).await.unwrap();
+    let Response::Applied(receipt) = reply.response else { panic!("applied") };
+    assert!(seeder.chain().get(&key::account(&to)).unwrap().is_some(), "what was applied is seen at once");
+    let again = wallet.call(&seeder.peer(), Request::Submit, payload).await.unwrap();
+    assert_eq!(again.response, Response::Applied(receipt), "a retry is the same transaction");
+    let tick = wallet.call(&seeder.peer(), Request::Tick { epochs: 1 }, bytes::Bytes::new()).await;
+    assert_eq!(tick.unwrap_err().code(), Code::Unsupported);
+    let hello = Request::Hello { chain: maker.chain_id() };
+    let hello = wallet.call(&seeder.peer(), hello, bytes::Bytes::new()).await.unwrap().response;
+    let Response::Hello { bootstrap, seeder: id, .. } = hello else { panic!("hello") };
+    assert_eq!(id, Some(seeder_key(0).public().seeder()));
+    let all: Vec<_> = seeder.bootstrap().into_iter().chain(maker.bootstrap()).collect();
+    assert_eq!(bootstrap.into_vec(), all);
+    drop(seeder);
+    let again = Node::start(seeder_config(dir.path(), 0, vec![maker.peer()])).await.unwrap();
+    again.stop().await;
     maker.stop().await;
 }
 
