@@ -65,6 +65,17 @@ struct Tasks {
     handles: Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
 
+impl Tasks {
+    /// Ends all tasks and waits until they have let go of the client's folder.
+    async fn end(&self) {
+        let handles = std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
+        handles.iter().for_each(tokio::task::JoinHandle::abort);
+        let _ended = futures::future::join_all(handles).await;
+        self.works.uplink.end().await;
+        self.works.poster.end().await;
+    }
+}
+
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|task| task.abort());
@@ -138,7 +149,9 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         let gone = |_| SessionError::Internal("the committer is gone".into());
         writer.commands.send(Command::Stop(reply)).await.map_err(|_| SessionError::LeaseLost)?;
-        answer.await.map_err(gone)?
+        let stopped = answer.await.map_err(gone)?;
+        writer.tasks.end().await;
+        stopped
     }
 }
 
@@ -152,7 +165,9 @@ impl Inner {
             seats: sight.seats.clone(),
             hedge_after: self.options.tuning.hedge_after,
             progress,
-            bad: Mutex::default(),
+            bad: Mutex::new(
+                sight.failed.iter().map(|blame| (SlotIndex::new(blame.slot), blame.clone())).collect(),
+            ),
         }
     }
 
@@ -277,8 +292,12 @@ impl Inner {
         let db = self.db.clone();
         let loaded = tokio::task::spawn_blocking(move || Book::load(&db)).await;
         let loaded = loaded.map_err(|error| SessionError::Internal(error.to_string()))??.unwrap_or_default();
+        let rank = |signed: &SignedCommit| signed.commit.rank();
+        if loaded.commit.as_ref().is_some_and(|known| rank(known) > rank(newest)) {
+            // Only acknowledged commits are kept here. This one counts, even if those who signed it can't be asked now.
+            return Ok((Arc::new(loaded), fetcher, sight));
+        }
         let is_cached = loaded.hash() == newest.commit.hash();
-        // What this device acknowledged itself counts, even if fewer seeders than it takes to find it can be asked now.
         let book = Arc::new(bring(&fetcher, loaded, newest, self.options.tuning.straggler).await?);
         if !is_cached && self.writer.lock().await.is_none() {
             book.save_whole(&self.db)?;

@@ -2,7 +2,7 @@
 //!
 //! Commits that were followed by newer ones before their turn came are skipped: the newest says it all.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tallow_types::commit::{CommitCertificate, Rank};
@@ -16,14 +16,14 @@ use crate::error::LedgerError;
 pub(crate) struct Poster {
     newest: watch::Sender<Option<CommitCertificate>>,
     posted: watch::Receiver<Rank>,
-    task: tokio::task::JoinHandle<()>,
+    task: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
 impl Poster {
     pub fn start(chain: Arc<Chain>) -> Self {
         let newest = watch::Sender::new(None);
         let (done, posted) = watch::channel(Rank::default());
-        let task = tokio::spawn(run(chain, newest.subscribe(), done));
+        let task = Mutex::new(Some(tokio::spawn(run(chain, newest.subscribe(), done))));
         Self { newest, posted, task }
     }
 
@@ -45,9 +45,23 @@ impl Poster {
     }
 }
 
+impl Poster {
+    fn take(&self) -> Option<tokio::task::JoinHandle<()>> {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        task.inspect(tokio::task::JoinHandle::abort)
+    }
+
+    /// Stops and waits until it has stopped.
+    pub async fn end(&self) {
+        if let Some(task) = self.take() {
+            let _aborted = task.await;
+        }
+    }
+}
+
 impl Drop for Poster {
     fn drop(&mut self) {
-        self.task.abort();
+        let _aborted = self.take();
     }
 }
 

@@ -11,23 +11,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use bytes::{Bytes as Payload, BytesMut};
+use bytes::Bytes as Payload;
 use tallow_seal::attempt::StripeAttempt;
 use tallow_seal::keys::ContractKeys;
 use tallow_seal::repair::SlotSet;
 use tallow_seal::stripe::Stripe;
-use tallow_types::codec::Bounded;
 use tallow_types::commit::Leaf;
-use tallow_types::fault::{Code, Fault};
 use tallow_types::id::{ContractId, Digest, SeederId, SliceRoot, StripeId};
-use tallow_types::limits::{BATCH_SLICES_MAX, FRAME_PAYLOAD_MAX};
 use tallow_types::profile::Profile;
 use tallow_types::unit::{SlotIndex, TimeMs};
-use tallow_types::wire::{Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::cell::{Cell, Failure, State};
+use super::line::{Flight, Job, Line, Tally, keep_journal, run_line, settle};
 use super::packer::Closed;
 use crate::book::Row;
 use crate::db::{self, ATTEMPTS, Db};
@@ -39,16 +36,14 @@ use crate::seats::{Caller, Seat};
 /// Seeders keep slices that no commit names for ten minutes of ledger time at least; acknowledgements older than this are
 /// not relied on. Milliseconds.
 const TRUST_ACKS_MS: u64 = 8 * 60 * 1000;
-/// Requests to one seeder under way at once.
-const LINE_WIDTH: usize = 2;
 
 /// One encoding attempt in the journal.
 #[derive(BorshSerialize, BorshDeserialize)]
-struct Attempt {
-    attempt: StripeAttempt,
+pub(crate) struct Attempt {
+    pub attempt: StripeAttempt,
     /// When it was begun, by the ledger's time.
-    began: TimeMs,
-    acknowledged: Vec<(SlotIndex, SeederId)>,
+    pub began: TimeMs,
+    pub acknowledged: Vec<(SlotIndex, SeederId)>,
 }
 
 /// Numbers and shared things of an uplink.
@@ -65,7 +60,7 @@ pub(crate) struct Setup {
 
 /// The way up for one contract.
 pub(crate) struct Uplink {
-    setup: Setup,
+    pub setup: Setup,
     memory: Arc<Semaphore>,
     lines: Mutex<Vec<Arc<Line>>>,
     /// Whether the lease is held, so that slices may be sent.
@@ -76,7 +71,7 @@ pub(crate) struct Uplink {
     pub broken: watch::Sender<u64>,
     /// Counts stripes that came to an end, either way.
     pub ended: watch::Sender<u64>,
-    journal: mpsc::UnboundedSender<(Digest, SlotIndex, SeederId)>,
+    pub journal: mpsc::UnboundedSender<(Digest, SlotIndex, SeederId)>,
     listeners: Mutex<BTreeMap<u64, Arc<dyn Progress>>>,
     next_listener: AtomicU64,
     /// Slice bytes acknowledged so far.
@@ -94,40 +89,6 @@ pub(crate) struct Uplink {
 struct Room {
     limit: u64,
     used: u64,
-}
-
-/// One seeder's queue.
-struct Line {
-    seat: Seat,
-    queue: mpsc::UnboundedSender<Job>,
-    out: watch::Sender<Option<String>>,
-}
-
-impl Line {
-    fn is_in(&self) -> bool {
-        self.out.borrow().is_none()
-    }
-}
-
-struct Job {
-    flight: Arc<Flight>,
-    leaf: Leaf,
-    bytes: Payload,
-    /// Held until the last slice of the stripe is done with.
-    _memory: Arc<OwnedSemaphorePermit>,
-}
-
-#[derive(Default, Clone)]
-struct Tally {
-    acknowledged: SlotSet,
-    failed: Vec<Blame>,
-    asked: usize,
-}
-
-/// A coded stripe on its way.
-struct Flight {
-    digest: Option<Digest>,
-    tally: watch::Sender<Tally>,
 }
 
 struct Coded {
@@ -165,7 +126,7 @@ impl Uplink {
     }
 
     /// Runs a task until it ends or the uplink stops.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
@@ -181,6 +142,13 @@ impl Uplink {
     pub fn stop(&self) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Stops everything and waits until it has stopped.
+    pub async fn end(&self) {
+        self.stop();
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
     }
 
     /// Cells that are held by a quorum but named by no commit, in the order in which they were begun; and when there are
@@ -286,7 +254,7 @@ impl Uplink {
         Listening { uplink: self.clone(), id }
     }
 
-    fn tell(&self, what: impl Fn(&dyn Progress)) {
+    pub fn tell(&self, what: impl Fn(&dyn Progress)) {
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.values().for_each(|progress| what(progress.as_ref()));
     }
@@ -388,7 +356,7 @@ impl Uplink {
                 continue;
             };
             let leaf = Leaf { stripe: coded.stripe, root: *root, length: coded.slice_len };
-            let job = Job { flight: flight.clone(), leaf, bytes, _memory: memory.clone() };
+            let job = Job { flight: flight.clone(), leaf, bytes, memory: memory.clone() };
             if line.queue.send(job).is_err() {
                 flight.fail(&line.seat, "its queue has ended");
             }
@@ -424,188 +392,6 @@ pub(crate) struct Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         self.uplink.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-    }
-}
-
-impl Flight {
-    fn fail(&self, seat: &Seat, reason: &str) {
-        self.tally.send_modify(|tally| tally.failed.push(seat.blame(reason)));
-    }
-}
-
-/// Waits for the answers to one stripe and decides how it ends.
-async fn settle(uplink: Arc<Uplink>, cell: Arc<Cell>, flight: Arc<Flight>, mut row: Row) {
-    let quorum = usize::from(uplink.setup.profile.quorum());
-    let mut tally = flight.tally.subscribe();
-    let started = tokio::time::Instant::now();
-    let mut deadline = started + uplink.setup.patience;
-    let mut is_late = false;
-    let state = loop {
-        let now = tally.borrow_and_update().clone();
-        let (have, failed) = (usize::from(now.acknowledged.len()), now.failed.len());
-        if have + failed >= now.asked || is_late && have >= quorum {
-            break finish(&uplink, now, &mut row);
-        }
-        if now.asked.saturating_sub(failed) < quorum || is_late {
-            break finish(&uplink, now, &mut row);
-        }
-        if have >= quorum {
-            // Slow disks and slow lines get as long again as the quorum took.
-            let fair = tokio::time::Instant::now() + uplink.setup.straggler.max(started.elapsed());
-            deadline = deadline.min(fair);
-        }
-        if let Err(_elapsed) = tokio::time::timeout_at(deadline, tally.changed()).await {
-            is_late = true;
-            for seat in uplink.seats() {
-                let now = flight.tally.borrow().clone();
-                let answered = now.acknowledged.contains(seat.slot)
-                    || now.failed.iter().any(|blame| blame.slot == seat.slot.get());
-                if !answered {
-                    uplink.drop_out(seat.slot, "too slow: the others had long answered");
-                }
-            }
-        }
-    };
-    cell.set(state);
-    uplink.ended.send_modify(|count| *count += 1);
-}
-
-fn finish(uplink: &Uplink, tally: Tally, row: &mut Row) -> State {
-    let (have, need) = (usize::from(tally.acknowledged.len()), usize::from(uplink.setup.profile.quorum()));
-    if have < need {
-        let mut failed = tally.failed;
-        for blame in uplink.lost() {
-            if !failed.iter().any(|known| known.slot == blame.slot) {
-                failed.push(blame);
-            }
-        }
-        return State::Failed(Failure::TooFew { have, need, failed });
-    }
-    row.present = tally.acknowledged;
-    State::Settled(Arc::new(row.clone()))
-}
-
-/// Sends what is queued for one seeder, small slices together, a few requests at once.
-async fn run_line(uplink: Arc<Uplink>, line: Arc<Line>, mut jobs: mpsc::UnboundedReceiver<Job>) {
-    let width = Arc::new(Semaphore::new(LINE_WIDTH));
-    let mut carried = None;
-    loop {
-        let first = match carried.take() {
-            Some(job) => job,
-            None => match jobs.recv().await {
-                Some(job) => job,
-                None => return,
-            },
-        };
-        let Ok(turn) = width.clone().acquire_owned().await else { return };
-        let mut bytes = first.bytes.len();
-        let mut batch = vec![first];
-        while batch.len() < BATCH_SLICES_MAX {
-            let Ok(job) = jobs.try_recv() else { break };
-            if bytes + job.bytes.len() > FRAME_PAYLOAD_MAX {
-                carried = Some(job);
-                break;
-            }
-            bytes += job.bytes.len();
-            batch.push(job);
-        }
-        let (owner, uplink, line) = (uplink.clone(), uplink.clone(), line.clone());
-        owner.spawn(async move {
-            let mut out = line.out.subscribe();
-            let reason = tokio::select! {
-                reason = out.wait_for(Option::is_some) => reason.ok().and_then(|reason| reason.clone()),
-                sent = send_batch(&uplink, &line, &batch) => sent.err().map(|fault| fault.to_string()),
-            };
-            if let Some(reason) = reason {
-                uplink.drop_out(line.seat.slot, &reason);
-                batch.iter().for_each(|job| job.flight.fail(&line.seat, &reason));
-            }
-            drop(turn);
-        });
-    }
-}
-
-async fn send_batch(uplink: &Uplink, line: &Line, batch: &[Job]) -> Result<(), Fault> {
-    let seat = &line.seat;
-    let payload = match batch {
-        [only] => only.bytes.clone(),
-        many => {
-            let mut all = BytesMut::with_capacity(many.iter().map(|job| job.bytes.len()).sum());
-            many.iter().for_each(|job| all.extend_from_slice(&job.bytes));
-            all.freeze()
-        }
-    };
-    let slices = Bounded::new(batch.iter().map(|job| job.leaf).collect()).unwrap_or_default();
-    let request = Request::Store { contract: uplink.setup.contract, slot: seat.slot, slices };
-    store(uplink, seat, &request, payload).await?;
-    for job in batch {
-        let bytes = u64::from(job.leaf.length);
-        uplink.stored.fetch_add(bytes, Ordering::Relaxed);
-        uplink.tell(|progress| progress.acknowledged(seat.slot, &seat.seeder, bytes));
-        if let Some(digest) = job.flight.digest {
-            let _ended = uplink.journal.send((digest, seat.slot, seat.seeder));
-        }
-        job.flight.tally.send_modify(|tally| tally.acknowledged.insert(seat.slot));
-    }
-    Ok(())
-}
-
-/// One `Store`, repeated while that can help.
-async fn store(uplink: &Uplink, seat: &Seat, request: &Request, payload: Payload) -> Result<(), Fault> {
-    let deadline = tokio::time::Instant::now() + uplink.setup.patience;
-    let mut pause = Duration::from_millis(20);
-    let mut unreachable = 0;
-    loop {
-        let mut open = uplink.open.subscribe();
-        let has_waited_in_vain =
-            tokio::time::timeout_at(deadline, open.wait_for(|open| *open)).await.is_err();
-        if has_waited_in_vain {
-            return Err(Fault::new(Code::Fenced, "the write lease did not come back"));
-        }
-        let bytes = payload.len() as u64;
-        uplink.tell(|progress| progress.moved(seat.slot, &seat.seeder, bytes));
-        let fault = match uplink.setup.caller.call(seat, request.clone(), payload.clone()).await {
-            Ok(reply) if reply.response == Response::Stored => return Ok(()),
-            Ok(_) => Fault::new(Code::Garbage, "an answer of another kind"),
-            Err(fault) => fault,
-        };
-        match fault.code() {
-            Code::Fenced | Code::Forbidden => uplink.broken.send_modify(|count| *count += 1),
-            Code::Unreachable => unreachable += 1,
-            Code::Behind | Code::Busy | Code::Internal => {}
-            _ => return Err(fault),
-        }
-        if unreachable > 2 || tokio::time::Instant::now() + pause >= deadline {
-            return Err(fault);
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(500));
-    }
-}
-
-/// Writes acknowledgements to the journal, as many at once as have come.
-async fn keep_journal(db: Arc<Db>, mut acks: mpsc::UnboundedReceiver<(Digest, SlotIndex, SeederId)>) {
-    let mut batch = Vec::new();
-    while acks.recv_many(&mut batch, 256).await > 0 {
-        let mut by_digest: BTreeMap<Digest, Vec<(SlotIndex, SeederId)>> = BTreeMap::new();
-        for (digest, slot, seeder) in batch.drain(..) {
-            by_digest.entry(digest).or_default().push((slot, seeder));
-        }
-        let db = db.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            let mut attempts = Vec::new();
-            for (digest, acks) in by_digest {
-                if let Some(mut attempt) = db.keyed::<Attempt>(ATTEMPTS, digest.as_bytes())? {
-                    attempt.acknowledged.extend(acks);
-                    attempts.push((digest, attempt));
-                }
-            }
-            let rows = attempts.iter().map(|(digest, attempt)| (digest.as_bytes().as_slice(), Some(attempt)));
-            db.write(|tx| db::put_keys(tx, ATTEMPTS, rows))
-        });
-        if let Ok(Err(error)) = written.await {
-            tracing::warn!(%error, "the journal of acknowledgements could not be written");
-        }
     }
 }
 

@@ -1,1 +1,96 @@
 //! Two devices on one account.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tallow_client::Client;
+
+use super::world::*;
+
+/// Goal: two devices that write at the same time take turns, both get on, and everything acknowledged is there. Method: two
+/// clients put in loops; read everything from a third.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_take_turns() {
+    let world = World::new(6).await;
+    let clients = [world.client(1).await, world.client(2).await];
+    write(&clients[0], "first", vec![1]).await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let loops = clients.iter().cloned().enumerate().map(|(device, client)| {
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            let mut done = Vec::new();
+            for n in 0..1_000u64 {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let (path, bytes) = (format!("{device}/{n}"), noise(n + 1_000 * device as u64, 3_000));
+                write(&client, &path, bytes.clone()).await.unwrap();
+                done.push((path, bytes));
+            }
+            client.close().await.unwrap();
+            done
+        })
+    });
+    let loops: Vec<_> = loops.collect();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut all = Vec::new();
+    for one in loops {
+        let done = one.await.unwrap();
+        assert!(done.len() >= 3, "one device got no turn: {}", done.len());
+        all.extend(done);
+    }
+    let bare = world.bare(9).await;
+    assert_eq!(bare.ls("", true).await.unwrap().len(), all.len() + 1);
+    for (path, bytes) in all {
+        assert_eq!(read(&bare, &path).await.unwrap(), bytes, "{path}");
+    }
+}
+
+/// Goal: a device that dies while it writes blocks the other no longer than its lease, and nothing acknowledged is lost.
+/// Method: kill one at several points of its work, the other goes on; read everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_device_is_followed() {
+    let world = World::new(6).await;
+    let survivor = world.client(2).await;
+    write(&survivor, "first", vec![1]).await.unwrap();
+    survivor.close().await.unwrap();
+    let acknowledged: Arc<std::sync::Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
+    for (round, life_ms) in [30u64, 110, 190].into_iter().enumerate() {
+        let (device, list) = (10 + round as u64, acknowledged.clone());
+        let options = world.options(Some(world.path(&format!("device-{device}"))), device);
+        // A runtime of its own, so that everything of the device stops at once.
+        let doomed = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async {
+                let client = Client::open(options).await.unwrap();
+                let work = async {
+                    for n in 0..1_000u64 {
+                        let (path, bytes) = (format!("{device}/{n}"), noise(n + 1_000 * device, 20_000));
+                        write(&client, &path, bytes.clone()).await.unwrap();
+                        list.lock().unwrap().push((path, bytes));
+                    }
+                };
+                // Its life begins with the first acknowledgement.
+                write(&client, &format!("{device}/begin"), vec![1]).await.unwrap();
+                let _cut = tokio::time::timeout(Duration::from_millis(life_ms), work).await;
+                std::mem::forget(client);
+            });
+            runtime.shutdown_background();
+        });
+        doomed.join().unwrap();
+        let began = Instant::now();
+        let path = format!("survivor/{round}");
+        write(&survivor, &path, noise(round as u64, 5_000)).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(4), "blocked for {:?}", began.elapsed());
+        acknowledged.lock().unwrap().push((path, noise(round as u64, 5_000)));
+        survivor.close().await.unwrap();
+    }
+    let all = acknowledged.lock().unwrap().clone();
+    assert!(all.len() > 5, "the doomed ones got nothing done");
+    for (path, bytes) in all {
+        assert_eq!(read(&survivor, &path).await.unwrap(), bytes, "{path}");
+    }
+}

@@ -104,7 +104,7 @@ impl World {
         let vrf = R255::secret(&[3; 32]);
         let rich = Fuel::new(Fuel::ONE.get() * 1_000_000);
         let mut endowments = vec![(seed(2).policy().account(), rich)];
-        endowments.extend((0..seeders).map(|n| (Policy::Key(seeder_key(n)).account(), rich)));
+        endowments.extend((0..10).map(|n| (Policy::Key(seeder_key(n)).account(), rich)));
         let seat = Validator { key: signer.public(), vrf_key: R255::public(&vrf), weight: 1 };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let genesis = Genesis {
@@ -157,9 +157,11 @@ impl World {
         let _node = self.twin.join(seeder_key(n), Some(service));
     }
 
-    /// Brings a seeder back that was killed.
-    pub fn revive(&self, n: u8) {
-        let _node = self.twin.join(seeder_key(n), Some(self.services[usize::from(n)].clone()));
+    /// The slot that a seeder got.
+    pub async fn slot_of(&self, client: &Client, n: u8) -> u8 {
+        let report = client.contract().await.unwrap();
+        let slot = report.slots.iter().find(|slot| slot.seeder == Some(seeder_key(n).seeder()));
+        slot.expect("it holds one").slot
     }
 
     pub fn stored(&self) -> u64 {
