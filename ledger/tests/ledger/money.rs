@@ -200,6 +200,26 @@ fn quotes_are_exact() {
     assert!(date.is_some() && later == date, "the date stays while everybody proves");
 }
 
+/// Goal: what was charged for epochs that have not begun returns whole when a contract is settled before they do.
+/// Method: charge four epochs ahead, post a commit in the first, let everybody prove; one epoch's rate is gone.
+#[test]
+fn epochs_not_begun_return_whole() {
+    let mut world = World::with_asks(4);
+    let contract = world.open(0, &[0, 1, 2], 1 << 40);
+    let lease = world.take_lease(contract, 10);
+    world.pass_epoch(&[0, 1, 2]);
+    let charged = world.contract(&contract);
+    let rate = 3 * world.params.lane_fee_min.get();
+    assert_eq!((charged.fuel.get(), charged.escrow.get()), ((1 << 40) - 4 * rate, 4 * rate));
+    let certificate = world.certificate(world.commit(contract, lease, 1, &[0; 4]), 10, &[0, 1, 2]);
+    let post = world.tx(0, Action::Post(certificate));
+    world.pass(vec![post]);
+    world.pass_epoch(&[0, 1, 2]);
+    let settled = world.contract(&contract);
+    assert_eq!(settled.prepaid.unwrap().from, world.epoch());
+    assert_eq!(settled.fuel.get() + settled.escrow.get(), (1 << 40) - rate);
+}
+
 /// Goal: a contract that cannot pay one epoch falls to embers with everything kept, pays nobody, and is revived by
 /// refuelling. Method: fuel for two epochs, then a unit too little, then enough.
 #[test]
