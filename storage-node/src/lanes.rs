@@ -7,8 +7,8 @@
 //! * what it countersigns names exactly the lane that it holds.
 //!
 //! A seeder without records of a lane is silent: it gives fences, but does not say "no commit yet", until it has
-//! countersigned again. If it once had records, it may have signed anything in the leases so far; it serves from the
-//! next one on.
+//! countersigned again. If it once had records, or has only old ones, it may have signed anything in the leases so far; it
+//! serves from the next one on.
 //!
 //! Does not know which commit is the base of a new lease: the device finds it among k + margin answers. Does not look at
 //! slices: the store refuses an update that names one it does not have.
@@ -44,6 +44,8 @@ pub struct Grant {
     pub former: Vec<(Lease, PublicKey)>,
     /// Most bytes of a lane.
     pub room: Bytes,
+    /// Rank of the newest commit that the ledger has with this seeder's countersignature.
+    pub signed: Rank,
     /// Slots of the contract.
     pub slots: usize,
     /// Whether nobody held the slot before: then "no commit yet" is all there is to know of it.
@@ -305,6 +307,15 @@ impl Lane {
         step.answer
     }
 
+    /// Whether the ledger has a later commit from this seeder than the records: they were put back from a copy, and what
+    /// was signed since is not known. `None` once that is written down.
+    #[must_use]
+    pub fn found_stale(&self, grant: &Grant) -> Option<Origin> {
+        let newest = self.row.newest.map_or(Rank::default(), |(_, rank)| rank);
+        let known = matches!(self.row.origin, Origin::Lost { floor } if newest.lease <= floor);
+        (grant.signed > newest && !known).then_some(Origin::Lost { floor: grant.lease })
+    }
+
     fn authorise(&self, grant: &Grant, caller: PublicKey, lease: Lease) -> Result<(), Refusal> {
         if lease > grant.lease {
             return Err(Refusal::Behind { lease, known: grant.lease });
@@ -325,7 +336,11 @@ impl Lane {
     ) -> Result<Step, Refusal> {
         self.authorise(grant, caller, lease)?;
         let row = LaneRow { fence: lease, ..self.row.clone() };
-        let knows = row.newest.is_some() || (row.origin == Origin::Founder && grant.first_holder);
+        let knows = match (row.newest, row.origin) {
+            (None, origin) => origin == Origin::Founder && grant.first_holder,
+            (Some((_, rank)), Origin::Lost { floor }) => rank.lease > floor,
+            (Some(_), _) => true,
+        };
         let answer = if !knows {
             Answer::Silent
         } else {
@@ -390,7 +405,7 @@ impl Lane {
                 .zip(change.appended.iter().copied())
                 .filter_map(|(index, leaf)| Some((index, leaf?)))
                 .collect(),
-            rebased: !linked,
+            rebased: !linked || self.row.newest.is_none(),
             ..LaneUpdate::row(self.key, row.clone())
         };
         Ok(Step { update: Some(update), answer, next: Next::Commit { row, tree, change, commits } })

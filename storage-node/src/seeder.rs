@@ -14,6 +14,7 @@ use tallow_consensus::Chain;
 use tallow_ledger::key;
 use tallow_ledger::record::{Contract, Head, Seeder as SeederRecord};
 use tallow_types::codec::Tagged;
+use tallow_types::commit::Rank;
 use tallow_types::fault::{Code, Fault};
 use tallow_types::sign::Keypair;
 use tallow_types::wire::LaneState;
@@ -110,6 +111,7 @@ impl Seeder {
             waiting: contract.lease.waiting,
             former: contract.lease.recent.iter().copied().collect(),
             room: contract.terms.room,
+            signed: lane.map_or(Rank::default(), |lane| lane.signed),
             slots: contract.slots.len(),
             first_holder: is_new(&contract, key.slot),
         })
@@ -201,6 +203,7 @@ impl Seeder {
     ) -> Result<(Answer, LaneState), Fault> {
         let grant = self.grant(key)?;
         let own = self.own(key, &grant)?;
+        self.notice(key, &own, &grant)?;
         // A panic inside a step leaves the lane as it was: it changes in `apply` alone, after everything that can fail.
         let mut lane = lock(&own);
         let mut step = lane.handle(&self.keypair, &grant, caller, event)?;
@@ -210,6 +213,14 @@ impl Seeder {
         let answer = lane.apply(step);
         let state = self.state(key, &lane)?;
         Ok((answer, state))
+    }
+
+    /// Writes down that records are older than what the ledger has from this seeder.
+    fn notice(&self, key: LaneKey, lane: &Mutex<Lane>, grant: &Grant) -> Result<(), Fault> {
+        let found = lock(lane).found_stale(grant);
+        let Some(origin) = found else { return Ok(()) };
+        tracing::warn!(contract = key.contract.short(), slot = %key.slot, "records of a lane are old");
+        self.amend(key, lane, |row| LaneRow { origin, ..row })
     }
 
     fn state(&self, key: LaneKey, lane: &Lane) -> Result<LaneState, Fault> {

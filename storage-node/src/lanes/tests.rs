@@ -39,6 +39,7 @@ fn grant(counter: u64, device: &Keypair, slots: usize) -> Grant {
         waiting: None,
         former: Vec::new(),
         room: ROOM,
+        signed: Rank::default(),
         slots,
         first_holder: true,
     }

@@ -143,9 +143,13 @@ impl Seeder {
                 let mine = contract.lanes().filter(|(_, lane)| lane.seeder == self.id());
                 for (slot, _) in mine.collect::<Vec<_>>() {
                     let key = LaneKey { contract: contract.id, slot };
-                    if self.known(key)?.is_none() {
-                        self.own(key, &self.grant(key)?)?;
-                        lost += 1;
+                    let grant = self.grant(key)?;
+                    match self.known(key)? {
+                        Some(lane) => self.notice(key, &lane, &grant)?,
+                        None => {
+                            self.own(key, &grant)?;
+                            lost += 1;
+                        }
                     }
                 }
             }

@@ -179,15 +179,6 @@ impl<'txn> Tables<'txn> {
         Ok(keys)
     }
 
-    fn unheld_of(&self, lane: LaneKey) -> Result<Vec<SliceKey>, IndexError> {
-        let (low, high) = (SliceKey::first(lane), SliceKey::last(lane));
-        let mut keys = Vec::new();
-        for entry in self.unheld.range::<&SliceBytes>(&low..=&high)? {
-            keys.push(SliceKey::from_bytes(entry?.0.value()));
-        }
-        Ok(keys)
-    }
-
     pub(super) fn slices_of(&self, lane: LaneKey, limit: usize) -> Result<Vec<SliceKey>, IndexError> {
         let (low, high) = (SliceKey::first(lane), SliceKey::last(lane));
         let mut keys = Vec::new();
@@ -255,11 +246,12 @@ impl<'txn> Tables<'txn> {
         }
         let by = update.row.newest.map_or(Rank::default(), |(_, rank)| rank);
         if update.rebased {
-            for key in self.unheld_of(update.key)? {
-                if let Some(SliceRow {
-                    state: SliceState::Dropped { .. } | SliceState::Released { .. },
-                    ..
-                }) = self.slice(key)?
+            for key in self.slices_of(update.key, usize::MAX)? {
+                let state = self.slice(key)?.map(|row| row.state);
+                // What was recovered may be in the lane that comes: then it is held, below.
+                if let Some(
+                    SliceState::Dropped { .. } | SliceState::Released { .. } | SliceState::Recovered,
+                ) = state
                 {
                     self.restate(key, SliceState::Dropped { by })?;
                 }

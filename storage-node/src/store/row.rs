@@ -179,8 +179,8 @@ pub struct LaneUpdate {
     pub removed: Vec<(LeafIndex, Leaf)>,
     /// Leaves that come; each slice must be here.
     pub appended: Vec<(LeafIndex, Leaf)>,
-    /// Whether commits of earlier leases were left behind: what they dropped counts as dropped by the new one, since the
-    /// commits between may hold it.
+    /// Whether commits of earlier leases were left behind, or there were no records: what was dropped or recovered counts
+    /// as dropped by the new commit, since those between may hold it.
     pub rebased: bool,
 }
 

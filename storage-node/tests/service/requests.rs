@@ -208,6 +208,63 @@ async fn lost_records_are_not_guessed() {
     assert_eq!(fence.newest, next.commit.hash());
 }
 
+/// Goal: records put back from a copy are not taken for the present. Method: copy the folder, sign and post once more, put
+/// the copy back, ask for another commit of that rank.
+#[tokio::test]
+async fn old_records_are_noticed() {
+    let mut world = World::new(4).await;
+    let contract = world.open(4).await;
+    let lease = world.contract(contract).lease.last;
+    let first = world.sign(commit(contract, lease, 1, CommitHash::ZERO, &[Some(1)]));
+    let second = world.sign(commit(contract, lease, 2, first.commit.hash(), &[Some(1), Some(2)]));
+    let stop = |world: &mut World| {
+        world.twin.kill(world.key_of(0));
+        drop(world.seeders.remove(0));
+    };
+    let mut signatures = Vec::new();
+    for n in 0..4 {
+        world.store(n, contract, &[1, 2]).await.unwrap();
+        world.countersign(n, std::slice::from_ref(&first), change(0, &[], &[1])).await.unwrap();
+        if n == 0 {
+            stop(&mut world);
+            copy_folder(&world.seeder_dir(0), &world.seeder_dir(100));
+            let seeder = world.start_seeder(0);
+            world.seeders.insert(0, seeder);
+        }
+        let signed = world.countersign(n, std::slice::from_ref(&second), change(1, &[], &[2])).await;
+        signatures.push(signed.unwrap());
+    }
+    world.post(second.clone(), signatures).await;
+    world.handle.tick(1).await.unwrap();
+    stop(&mut world);
+    std::fs::remove_dir_all(world.seeder_dir(0)).unwrap();
+    copy_folder(&world.seeder_dir(100), &world.seeder_dir(0));
+    let _seeder = world.start_seeder(0);
+    let other = world.sign(commit(contract, lease, 2, first.commit.hash(), &[Some(1), None]));
+    let emptied = LaneChange { appended: Bounded::new(vec![None]).unwrap(), ..change(1, &[], &[]) };
+    let refused = world.countersign(0, &[other], emptied).await;
+    assert_eq!(refused.unwrap_err().code(), Code::WrongCommit);
+    let fence = |lease| Request::Fence { contract, slot: SLOT, lease };
+    assert_eq!(world.ask(0, fence(lease)).await.unwrap_err().code(), Code::NotFound);
+    let later = world.lease(contract).await;
+    assert_eq!(world.ask(0, fence(later)).await.unwrap_err().code(), Code::NotFound, "still silent");
+    let third = world.sign(commit(contract, later, 1, second.commit.hash(), &[Some(1), Some(2)]));
+    world.countersign(0, &[second, third], change(1, &[], &[2])).await.unwrap();
+    assert!(matches!(world.ask(0, fence(later)).await, Ok(Response::Fenced { .. })));
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
 /// Goal: what a seeder signed survives its restart, and the same commit has the same answer. Method: restart between.
 #[tokio::test]
 async fn promises_survive_a_restart() {
