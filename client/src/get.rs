@@ -280,7 +280,7 @@ fn cut_range(chunks: Vec<ChunkRef>, range: &Range<u64>) -> (Vec<ChunkRef>, u64) 
     let (mut at, mut skip, mut kept) = (0u64, 0, Vec::new());
     for chunk in chunks {
         let end = at + u64::from(chunk.plain_len);
-        if end > range.start && at < range.end {
+        if !range.is_empty() && end > range.start && at < range.end {
             if kept.is_empty() {
                 skip = range.start.saturating_sub(at);
             }

@@ -12,7 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use tallow_seal::entry::{Entry, FileTime};
@@ -130,7 +130,8 @@ impl Target {
             return Ok(self.root.clone());
         }
         let path = Path::new(relative);
-        if relative.contains('\0') || !path.components().all(|part| matches!(part, Component::Normal(_))) {
+        let is_plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+        if !relative.split('/').all(is_plain) {
             return Err(unsafe_name("it leads elsewhere"));
         }
         let full = self.root.join(path);
