@@ -14,8 +14,10 @@
 //! Does not: model slices (a seeder is taken to hold what it is sent), or the ledger's blocks.
 
 mod device;
+mod happening;
 mod history;
 mod ledger;
+mod plan;
 mod seeder;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,107 +27,13 @@ use tallow_types::sign::Keypair;
 use tallow_types::{ChainId, ContractId, DurationMs, Profile, SlotIndex};
 
 use crate::Dice;
-use device::{Context, Device, Manners, Out, Timer};
+use device::{Context, Device, Manners, Out};
+use happening::Happening;
 use history::History;
-use ledger::{Action, Ledger};
+use ledger::Ledger;
 use seeder::{Ask, Asker, Seeder, Told, Work};
 
-/// How long a lease lasts in a run. Milliseconds.
-pub const TERM_MS: u64 = 3_000;
-/// What a handover may take on top of the lease once the faults have stopped: a few round trips, and one attempt that
-/// ran into the last fault. Milliseconds.
-pub const SLACK_MS: u64 = 3_000;
-
-/// Rules broken on purpose, to see that the checks notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
-    /// A seeder that crashes has forgotten its last promises.
-    ForgetPromises,
-    /// A device takes k countersignatures for an acknowledgement.
-    AcknowledgeEarly,
-    /// A device is content with the promises of few seeders.
-    FenceFew,
-}
-
-/// One run.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// All chance comes from it.
-    pub seed: u64,
-    /// Redundancy of the contract.
-    pub profile: Profile,
-    /// How many devices take turns.
-    pub devices: usize,
-    /// Messages lost, in thousandths.
-    pub loss: u64,
-    /// Chance of some crash in each tenth of a second, in thousandths.
-    pub crashes: u64,
-    /// Disks lost and seeders replaced in all.
-    pub losses: u32,
-    /// How often a device signs two commits of one rank, in thousandths.
-    pub two_faced: u64,
-    /// How long faults happen. Milliseconds.
-    pub chaos_ms: u64,
-    /// How long the rest of the run is. Milliseconds.
-    pub calm_ms: u64,
-    /// A rule to break.
-    pub sabotage: Option<Sabotage>,
-}
-
-impl Plan {
-    /// A plan whose numbers depend on the seed.
-    ///
-    /// # Panics
-    /// Never: the profiles are valid.
-    #[must_use]
-    pub fn from_seed(seed: u64) -> Self {
-        let mut dice = Dice::new(seed ^ 0x7a11);
-        let profiles = [(2, 5), (2, 6), (3, 7), (4, 12)];
-        let (k, n) = profiles[dice.index(profiles.len())];
-        let profile = Profile::from_k_of_n(k, n).expect("a profile");
-        // With more seeders silent than that a contract is read-only, as it should be.
-        let spare = u64::from(profile.slots() - profile.quorum());
-        Self {
-            seed,
-            profile,
-            devices: 2 + dice.index(2),
-            loss: dice.between(0, 150),
-            crashes: dice.between(0, 400),
-            losses: u32::try_from(dice.between(0, spare + 1)).expect("small"),
-            two_faced: if dice.chance(300) { 200 } else { 0 },
-            chaos_ms: 20_000,
-            calm_ms: 4 * TERM_MS,
-            sabotage: None,
-        }
-    }
-}
-
-/// What a run came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Hash of everything that happened.
-    pub trace: String,
-    /// Commits acknowledged.
-    pub acknowledged: usize,
-    /// How often writing began.
-    pub turns: usize,
-    /// The longest that a device waited for its turn after the faults had stopped. Milliseconds.
-    pub longest_wait_ms: u64,
-    /// Acknowledged after the faults had stopped.
-    pub acknowledged_in_calm: usize,
-}
-
-/// The protocol is broken, or the simulation.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("seed {seed}, at {at_ms} ms: {what}")]
-pub struct Violation {
-    /// Replays it.
-    pub seed: u64,
-    /// When. Milliseconds.
-    pub at_ms: u64,
-    /// What was violated.
-    pub what: String,
-}
+pub use plan::{Plan, Report, SLACK_MS, Sabotage, TERM_MS, Violation};
 
 /// Runs a plan to its end.
 ///
@@ -133,20 +41,6 @@ pub struct Violation {
 /// [`Violation`], at the first one.
 pub fn run(plan: &Plan) -> Result<Report, Violation> {
     World::new(plan).run()
-}
-
-enum Happening {
-    Asked { slot: usize, asker: Asker, ask: Ask },
-    Synced { slot: usize, life: u32 },
-    Told { device: usize, life: u32, slot: SlotIndex, request: u64, told: Told },
-    Submitted { device: usize, life: u32, op: u64, action: Action },
-    Acted { device: usize, life: u32, op: u64 },
-    Record { device: usize, life: u32, op: u64, height: usize },
-    Timer { device: usize, life: u32, timer: Timer },
-    Follows { slot: usize, height: usize },
-    Chaos,
-    SeederStarts { slot: usize, life: u32 },
-    DeviceStarts { device: usize, life: u32 },
 }
 
 /// A device's place: who is in it now.
@@ -255,7 +149,8 @@ impl<'a> World<'a> {
         for copy in 0..=u64::from(twice) {
             let held_up = self.dice.chance(20) && !calm;
             let delay = if held_up { self.dice.between(500, 6_000) } else { self.dice.between(1, 40) };
-            if calm && copy == 0 || !lost && (copy == 0 || !calm) {
+            let arrives = if calm { copy == 0 } else { !lost };
+            if arrives {
                 self.after(delay, message());
             }
         }
@@ -522,43 +417,8 @@ impl<'a> World<'a> {
     }
 
     fn note(&mut self, at: u64, order: u64, happening: &Happening) {
-        let text = describe(happening);
+        let text = happening.describe();
         self.trace.update(format!("{at} {order} {text}\n").as_bytes());
-    }
-}
-
-fn describe(happening: &Happening) -> String {
-    match happening {
-        Happening::Asked { slot, asker, ask } => {
-            let what = match ask {
-                Ask::Fence(lease) => format!("fence {lease}"),
-                Ask::Countersign { chain, .. } => {
-                    format!("countersign {:?}", chain.last().map(|signed| signed.commit.hash()))
-                }
-                Ask::Show(commit) => format!("show {commit:?}"),
-            };
-            format!("device {} asks slot {slot}: {what}", asker.device)
-        }
-        Happening::Told { device, slot, told, .. } => {
-            let what = match told {
-                Told::Fenced { newest } => {
-                    format!("fenced at {:?}", newest.as_ref().map(|signed| signed.commit.hash()))
-                }
-                Told::Countersigned(hash) => format!("signed {hash:?}"),
-                Told::Commits(commits) => format!("{} commits", commits.len()),
-                Told::Refused { code, newest } => format!("refused {code:?} at {newest:?}"),
-            };
-            format!("slot {slot} tells device {device}: {what}")
-        }
-        Happening::Synced { slot, life } => format!("slot {slot}.{life} synced"),
-        Happening::Submitted { device, op, action, .. } => format!("device {device} submits {action:?} {op}"),
-        Happening::Acted { device, op, .. } => format!("device {device} acted {op}"),
-        Happening::Record { device, op, height, .. } => format!("device {device} reads {height} for {op}"),
-        Happening::Timer { device, life, timer } => format!("device {device}.{life} {timer:?}"),
-        Happening::Follows { slot, height } => format!("slot {slot} follows to {height}"),
-        Happening::Chaos => "chaos".to_owned(),
-        Happening::SeederStarts { slot, life } => format!("slot {slot}.{life} starts"),
-        Happening::DeviceStarts { device, life } => format!("device {device}.{life} starts"),
     }
 }
 

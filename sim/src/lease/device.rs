@@ -1,5 +1,7 @@
 //! A device: the real lease core, in a shell that writes commits as long as it holds the lease.
 
+mod io;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tallow_client::lease::{Effect, Event, Grant, LeaseCore};
@@ -8,10 +10,12 @@ use tallow_types::fault::Code;
 use tallow_types::sign::Keypair;
 use tallow_types::{CommitHash, DurationMs, Lease, Profile, SlotIndex, StripeId, TimeMs};
 
-use super::history::{Delta, History};
+use super::history::Delta;
 use super::ledger::{Action, Version};
 use super::seeder::{Ask, Told};
 use crate::Dice;
+
+pub(super) use io::{Context, Manners, Out, Timer};
 
 /// A fence waits this long for answers beyond a quorum. Milliseconds.
 const STRAGGLER: u64 = 150;
@@ -23,67 +27,6 @@ const SHOW: u64 = 300;
 const AGAIN: u64 = 80;
 /// A commit that is not acknowledged by then has failed.
 const COMMIT: u64 = 2000;
-
-/// What the shell asks of the world.
-pub(super) enum Out {
-    Send {
-        slot: SlotIndex,
-        request: u64,
-        ask: Ask,
-    },
-    Submit {
-        op: u64,
-        action: Action,
-    },
-    Read {
-        op: u64,
-    },
-    Timer {
-        after_ms: u64,
-        timer: Timer,
-    },
-    Acknowledged(CommitHash),
-    /// The lease is held, and writing begins.
-    Ready {
-        waited_ms: u64,
-    },
-}
-
-/// What a device sets its clock for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Timer {
-    Want,
-    Tick,
-    Op(u64),
-    Write(u64),
-}
-
-/// What the shell works with.
-pub(super) struct Context<'a> {
-    pub(super) now_ms: u64,
-    /// Whether the faults have stopped, those of manners too.
-    pub(super) calm: bool,
-    pub(super) dice: &'a mut Dice,
-    pub(super) history: &'a mut History,
-    pub(super) out: Vec<Out>,
-}
-
-impl Context<'_> {
-    fn timer(&mut self, after_ms: u64, timer: Timer) {
-        self.out.push(Out::Timer { after_ms, timer });
-    }
-}
-
-/// How a device is made to break the rules.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Manners {
-    /// The redundancy that it takes the contract to have.
-    pub(super) believed: Profile,
-    /// Signs two commits of one rank this often, in thousandths.
-    pub(super) two_faced: u64,
-    /// Countersignatures that it takes for an acknowledgement, if not the quorum.
-    pub(super) enough: Option<usize>,
-}
 
 /// One device in one life. A crash makes a new one: it keeps nothing but its key.
 pub(super) struct Device {
@@ -117,7 +60,7 @@ enum OpKind {
     Fence {
         lease: Lease,
         slots: Vec<SlotIndex>,
-        good: BTreeMap<SlotIndex, Option<SignedCommit>>,
+        good: BTreeMap<SlotIndex, Option<Box<SignedCommit>>>,
         bad: BTreeSet<SlotIndex>,
     },
     Show {

@@ -26,7 +26,7 @@ pub(super) enum Ask {
 #[derive(Clone, Debug)]
 pub(super) enum Told {
     Fenced {
-        newest: Option<SignedCommit>,
+        newest: Option<Box<SignedCommit>>,
     },
     Countersigned(CommitHash),
     Commits(Vec<SignedCommit>),
@@ -215,7 +215,9 @@ impl Seeder {
         }
         let lane = self.lane.as_mut().expect("a step has a lane");
         let told = match lane.apply(step) {
-            Answer::Fenced { .. } => Told::Fenced { newest: lane.newest().map(|(signed, _)| signed.clone()) },
+            Answer::Fenced { .. } => {
+                Told::Fenced { newest: lane.newest().map(|(signed, _)| Box::new(signed.clone())) }
+            }
             Answer::Silent => Told::Refused { code: Code::NotFound, newest: None },
             Answer::Countersigned(_) => {
                 let newest = lane.newest().expect("it has just countersigned");
@@ -230,7 +232,7 @@ impl Seeder {
         self.waiting.pop_front()
     }
 
-    /// The lowest lease that it serves, and what it signed last.
+    /// What it signed last.
     pub(super) fn newest(&self) -> Option<CommitHash> {
         self.lane.as_ref()?.newest().map(|(signed, _)| signed.commit.hash())
     }
@@ -244,8 +246,11 @@ impl Seeder {
             chain: self.chain,
             lease: version.lease.last,
             device: version.lease.holder.map(|holder| holder.device),
+            waiting: version.lease.waiting,
             former: version.lease.recent.iter().copied().collect(),
             room: ROOM,
+            // No commit is posted in a run.
+            signed: Rank::default(),
             slots: self.slots,
             first_holder: self.first_holder,
         }
