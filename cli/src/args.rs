@@ -304,10 +304,10 @@ pub struct DevUp {
     /// Where the network is
     #[command(flatten)]
     pub dir: DevDir,
-    /// How many seeders, fixed when the network is made [default: n of the profile]
+    /// How many seeders, fixed when the network is made [default: as many as the profile has slots]
     #[arg(long, value_name = "N")]
     pub seeders: Option<u8>,
-    /// Redundancy that puts ask for, fixed when the network is made [default: 4/12]
+    /// Redundancy that puts ask for, fixed when the network is made [default: 4/12, with fewer seeders a third of them]
     #[arg(long, value_name = "K/N")]
     pub profile: Option<Profile>,
     /// Let epochs pass by `tallow dev tick` only, fixed when the network is made

@@ -78,10 +78,14 @@ pub fn duration(time: Duration) -> String {
     match seconds {
         0 if time.as_millis() < 1000 && time.subsec_millis() > 0 => format!("{} ms", time.subsec_millis()),
         0..=59 => format!("{}.{} s", seconds, time.subsec_millis() / 100),
-        60..=3599 => format!("{minutes} min {} s", seconds % 60),
-        3600..=86_399 => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
+        60..=3599 => two((minutes, "min"), (seconds % 60, "s")),
+        3600..=86_399 => two((hours, "h"), (minutes, "min")),
+        _ => two((days, "d"), (hours, "h")),
     }
+}
+
+fn two((large, unit): (u64, &str), (small, fraction): (u64, &str)) -> String {
+    if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {fraction}") }
 }
 
 /// Reads a duration: `30d`, `2 weeks`, `12h`, `1h30m`.
@@ -177,6 +181,7 @@ mod tests {
             (Duration::from_secs(61), "1 min 1 s"),
             (Duration::from_secs(7_260), "2 h 1 min"),
             (Duration::from_secs(266_400), "3 d 2 h"),
+            (Duration::from_secs(30 * 86_400), "30 d"),
         ];
         for (time, text) in table {
             assert_eq!(duration(time), text);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use tallow_consensus::Clock;
+use tallow_consensus::{Chain, Clock, Options};
 use tallow_ledger::{key, record};
 use tallow_storage_node::seeder::Terms;
 use tallow_storage_node::store::StoreConfig;
@@ -16,16 +16,15 @@ use tallow_types::{Bytes, EpochCount, decode};
 use crate::args::{NodeRun, Role};
 use crate::context::Context;
 use crate::dev::fleet::ReadyLine;
+use crate::dev::remote::Remote;
 use crate::failure::{Failure, Result, file_failed};
 use crate::home::private_dir;
 use crate::keyfile::NodeKey;
 use crate::stop::Stop;
 use crate::{human, lifeline};
 
-/// How long a seeder of a development network says before it leaves. Epochs.
-const DEV_NOTICE: u64 = 10;
-/// The same on a network with epochs of ten minutes: seven days. Epochs.
-const NOTICE: u64 = 7 * 144;
+/// How long before it leaves a seeder says so, where the network allows for that: seven days. Milliseconds.
+const NOTICE_MS: u64 = 7 * 24 * 3_600_000;
 
 /// What a seeder of a development network leaves free on the disk. Bytes.
 const DEV_RESERVE: u64 = 256 << 20;
@@ -59,7 +58,7 @@ pub async fn run(ctx: &Context, start: Start, args: NodeRun) -> Result<()> {
     };
     tokio::pin!(stop);
     private_dir(&args.dir)?;
-    let config = configure(ctx, &start, &args)?;
+    let config = configure(ctx, &start, &args).await?;
     let node = tokio::select! {
         node = Node::start(config) => node.map_err(not_started)?,
         () = &mut stop => return Ok(()),
@@ -70,7 +69,10 @@ pub async fn run(ctx: &Context, start: Start, args: NodeRun) -> Result<()> {
             if start.supervised {
                 supervised_ready(&node);
             } else {
-                ctx.out.say("ready: its terms are on the ledger");
+                let account = Policy::Key(node.peer().key).account();
+                ctx.out.result("seed-ready", json!({ "account": account.to_string() }), || {
+                    "ready: its terms are on the ledger\n".to_owned()
+                });
             }
         }
         () = &mut stop => {
@@ -91,20 +93,19 @@ async fn parent_gone(orphaned: Option<tokio::sync::oneshot::Receiver<()>>) {
     }
 }
 
-fn configure(ctx: &Context, start: &Start, args: &NodeRun) -> Result<NodeConfig> {
+async fn configure(ctx: &Context, start: &Start, args: &NodeRun) -> Result<NodeConfig> {
     let key_file = args.key.clone().unwrap_or_else(|| args.dir.join("node.key"));
     let key = NodeKey::load_or_make(&key_file)?;
-    let (join, params) = match &start.genesis {
+    let join = match &start.genesis {
         Some(path) => {
             let bytes = std::fs::read(path).map_err(|error| file_failed("read", path, &error))?;
-            let genesis: tallow_types::params::Genesis = decode(&bytes)
+            let genesis = decode(&bytes)
                 .map_err(|error| Failure::config(format!("cannot use {}", path.display())).because(&error))?;
-            let params = genesis.params;
-            (Join::Genesis(genesis), Some(params))
+            Join::Genesis(genesis)
         }
         None => {
             let network = ctx.network()?.network;
-            (Join::Network { chain: network.chain, bootstrap: network.bootstrap }, None)
+            Join::Network { chain: network.chain, bootstrap: network.bootstrap }
         }
     };
     let listen = Address::new(args.listen.clone())
@@ -122,21 +123,38 @@ fn configure(ctx: &Context, start: &Start, args: &NodeRun) -> Result<NodeConfig>
             let dev =
                 StoreConfig { reserve: Bytes::new(DEV_RESERVE), segment: Bytes::new(DEV_SEGMENT), ..store };
             let store = if start.supervised { dev } else { store };
-            config.seeder = Some(SeederConfig { terms: terms(args, params, start.supervised)?, store });
+            let terms = terms(args, &rules(ctx, &config).await?)?;
+            config.seeder = Some(SeederConfig { terms, store });
         }
     }
     Ok(config)
 }
 
-fn terms(args: &NodeRun, params: Option<Params>, supervised: bool) -> Result<Terms> {
+/// The rules of the network that a node is about to join: from the ledger in its folder, else from the network.
+async fn rules(ctx: &Context, config: &NodeConfig) -> Result<Params> {
+    if let Join::Genesis(genesis) = &config.join {
+        return Ok(genesis.params);
+    }
+    if let Ok(chain) = Chain::reopen(&config.dir.join("ledger"), Options::default()) {
+        return Ok(chain.genesis().params);
+    }
+    let remote = Remote::connect(&ctx.network()?.network).await?;
+    let params = remote.params().await;
+    remote.close().await;
+    params
+}
+
+fn terms(args: &NodeRun, params: &Params) -> Result<Terms> {
     let region = Region::new(args.region.clone()).ok_or_else(|| {
         Failure::config(format!("a region label has at most {} bytes", tallow_types::limits::REGION_MAX))
     })?;
+    // Collateral stays locked as long as a notice may be, so the ledger takes none that is longer.
+    let wanted = EpochCount::new(NOTICE_MS / params.epoch.get().max(1));
     Ok(Terms {
         payout: args.payout,
-        price: args.price.unwrap_or_else(|| params.unwrap_or_else(Params::main).price_min),
+        price: args.price.unwrap_or(params.price_min),
         region,
-        notice: EpochCount::new(if supervised { DEV_NOTICE } else { NOTICE }),
+        notice: wanted.min(params.collateral_epochs),
         room: Bytes::new(args.room),
     })
 }

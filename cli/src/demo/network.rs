@@ -109,6 +109,9 @@ impl DemoNetwork {
         let ended = tokio::time::timeout(PATIENCE, self.supervisor.wait()).await.is_ok();
         if !ended {
             let _ = self.supervisor.kill().await;
+        }
+        if self.folder.dir().exists() {
+            // The supervisor was killed before it could.
             let _ = std::fs::remove_dir_all(self.folder.dir());
         }
         ended

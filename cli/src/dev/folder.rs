@@ -15,12 +15,13 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use tallow_types::codec::Bounded;
 use tallow_types::params::{Genesis, Params, Validator};
 use tallow_types::policy::Policy;
-use tallow_types::{Fuel, Profile, TimeMs, decode, encode};
+use tallow_types::{Fuel, Profile, TimeMs, decode, encode, tagged};
 use zeroize::Zeroizing;
 
 use crate::dev::hold::Hold;
@@ -68,6 +69,13 @@ impl Plan {
         (0..self.seeders).map(|number| format!("seeder-{number:02}"))
     }
 }
+
+/// The seed of the account that endows wallets, as its file keeps it.
+#[derive(BorshSerialize, BorshDeserialize, zeroize::ZeroizeOnDrop)]
+struct Faucet {
+    seed: [u8; 64],
+}
+tagged!(Faucet, b"FC", 1, "faucet file", 128);
 
 /// The name of the validator and of its folder.
 pub const VALIDATOR: &str = "validator";
@@ -129,9 +137,9 @@ impl Folder {
         let path = self.path("faucet");
         let bytes =
             std::fs::read(&path).map(Zeroizing::new).map_err(|error| file_failed("read", &path, &error))?;
-        let seed = <[u8; 64]>::try_from(&bytes[..])
-            .map_err(|_| Failure::config(format!("{} is damaged", path.display())))?;
-        Ok(Zeroizing::new(seed))
+        let faucet: Faucet = decode(&bytes)
+            .map_err(|error| Failure::config(format!("cannot use {}", path.display())).because(&error))?;
+        Ok(Zeroizing::new(faucet.seed))
     }
 
     /// The file with the password of wallets made for this network.
@@ -180,7 +188,7 @@ impl Folder {
             salt: *random()?,
         };
         write("genesis", &encode(&genesis))?;
-        write("faucet", &seed[..])?;
+        write("faucet", &Zeroizing::new(encode(&Faucet { seed: *seed }))[..])?;
         write("wallet-password", format!("{}\n", hex::encode(*random::<32>()?)).as_bytes())?;
         let text = serde_json::to_string_pretty(plan).expect("a plan is plain data");
         write("plan.json", text.as_bytes())

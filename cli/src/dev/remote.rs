@@ -1,11 +1,13 @@
 //! Questions to the validator of a network, without a wallet.
 
 use bytes::Bytes;
+use tallow_ledger::{key, record};
 use tallow_net::{Config, Node, Peer, Transport as _};
 use tallow_types::fault::Fault;
+use tallow_types::params::Params;
 use tallow_types::sign::Keypair;
 use tallow_types::wire::{ChainStatus, Request, Response};
-use tallow_types::{DurationMs, Epoch, Height};
+use tallow_types::{Bounded, DurationMs, Epoch, Height, decode};
 
 use crate::failure::{Failure, Result};
 use crate::keyfile::random;
@@ -46,8 +48,19 @@ impl Remote {
         }
     }
 
+    /// The network's rules.
+    pub async fn params(&self) -> Result<Params> {
+        let name = Bounded::new(key::NETWORK.to_vec()).expect("a short key");
+        let keys = Bounded::new(vec![name]).expect("one key");
+        let Response::State { values, .. } = self.ask(Request::State { keys }).await? else {
+            return Err(unexpected());
+        };
+        let record = values.iter().flatten().next().and_then(|value| decode::<record::Network>(value).ok());
+        record.map(|network| network.params).ok_or_else(unexpected)
+    }
+
     /// One question.
-    pub async fn ask(&self, request: Request) -> Result<Response> {
+    async fn ask(&self, request: Request) -> Result<Response> {
         let reply = self.node.call(&self.peer, request, Bytes::new()).await;
         reply.map(|reply| reply.response).map_err(|fault| not_answered(&fault))
     }

@@ -1,11 +1,9 @@
 //! The demo: every step holds, and it leaves nothing behind, however it ends.
 
-use std::io::{BufRead as _, BufReader};
-
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Machine, finish, objects, plant_tree, runs, send, wait_until};
+use crate::harness::{Machine, Told, finish, objects, plant_tree, runs, send, wait_until};
 
 fn leftovers(machine: &Machine) -> usize {
     let entries = std::fs::read_dir(machine.path("")).unwrap().flatten();
@@ -48,11 +46,8 @@ fn demo_cleans_up_when_it_is_killed() {
         let machine = Machine::new();
         plant_tree(&machine.path("tree"));
         let mut child = machine.command(&["--json", "demo", "tree"]).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let network = lines.find_map(|line| {
-            let object: Value = serde_json::from_str(&line.unwrap()).unwrap();
-            (object["step"] == "network").then_some(object)
-        });
+        let told = Told::by(&mut child);
+        let network = std::iter::repeat_with(|| told.next()).find(|object| object["step"] == "network");
         let processes = pids(&network.unwrap());
         assert_eq!(leftovers(&machine), 1);
         send(u64::from(child.id()), signal);

@@ -1,7 +1,7 @@
 //! What end-to-end tests are made of: machines (a home folder and a program), networks, trees, and waits with an end.
 //! Every object that `--json` prints is held against `docs/operating/json.md`.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -134,6 +134,33 @@ pub fn finish(child: Child) -> Ran {
         code: output.status.code(),
         stdout: output.stdout,
         stderr: String::from_utf8_lossy(&output.stderr).into(),
+    }
+}
+
+/// The objects that a running program prints, as they come.
+pub struct Told {
+    lines: mpsc::Receiver<String>,
+}
+
+impl Told {
+    /// By this program, whose output is a pipe.
+    pub fn by(child: &mut Child) -> Self {
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (tell, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                // The test may have heard enough.
+                let _ = tell.send(line);
+            }
+        });
+        Self { lines }
+    }
+
+    /// The next one.
+    #[track_caller]
+    pub fn next(&self) -> Value {
+        let line = self.lines.recv_timeout(PATIENCE).expect("the program tells something in time");
+        objects(line.as_bytes()).remove(0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::harness::{Machine, Net, objects, runs, send, wait_until};
+use crate::harness::{Machine, Net, Told, finish, objects, runs, send, wait_until};
 
 /// Goal: children end when their parent dies, however it dies. Method: kill -9 the supervisor and look for every process
 /// until all are gone; then the folder can be brought up again.
@@ -75,4 +75,26 @@ fn seeders_say_what_is_in_the_way() {
     let taken = net.dir.join("seeder-00").display().to_string();
     machine.run(&[&run[..], &[&taken]].concat()).fails(1, &["in use by another process", "--dir"]);
     machine.run(&[&run[..], &[&own, "--listen", "nonsense"]].concat()).fails(2, &["nonsense"]);
+}
+
+/// Goal: anybody with a disk and some money can store for others. Method: a seeder of its own joins, waits for money, gets
+/// some, offers, and stops when it is told to.
+#[test]
+fn strangers_join_when_they_have_money() {
+    let machine = Machine::new();
+    let net = Net::up_with(&machine, &["--seeders", "2", "--profile", "1/2"]);
+    machine.json(&["wallet", "new"]);
+    let own = machine.path("own").display().to_string();
+    let network = net.string();
+    let mut child =
+        machine.command(&["--json", "seed", "run", "--dir", &own, "--network", &network]).spawn().unwrap();
+    let told = Told::by(&mut child);
+    let seed = told.next();
+    assert_eq!((&seed["type"], &seed["free_units"]), (&"seed".into(), &serde_json::Value::Null));
+    assert_eq!(machine.json(&["quote", "1MB"])["seeders"], 2);
+    machine.json(&["wallet", "send", seed["account"].as_str().unwrap(), "10"]);
+    assert_eq!(told.next()["type"], "seed-ready");
+    assert_eq!(machine.json(&["quote", "1MB"])["seeders"], 3);
+    send(u64::from(child.id()), Signal::INT);
+    assert_eq!(finish(child).code, Some(0));
 }
