@@ -16,6 +16,7 @@ use tallow_ledger::record::{Contract, Head, Seeder as SeederRecord};
 use tallow_types::codec::Tagged;
 use tallow_types::commit::Rank;
 use tallow_types::fault::{Code, Fault};
+use tallow_types::limits::LANE_STAGING_MAX;
 use tallow_types::sign::Keypair;
 use tallow_types::wire::LaneState;
 use tallow_types::{Bounded, Bytes, ContractId, PublicKey, SeederId, SlotIndex, decode};
@@ -25,11 +26,7 @@ use crate::store::{
     LaneKey, LaneRow, LaneUpdate, Origin, PutRequest, ReadError, Slice, SliceStore, WriteError,
 };
 
-pub use accept::PENDING_MAX;
 pub use duty::{Offered, Terms};
-
-/// What a lane may hold above its room while slices wait for their commit. Bytes.
-pub const STAGING: u64 = 64 << 20;
 
 /// A seeder.
 pub struct Seeder {
@@ -186,7 +183,7 @@ impl Seeder {
             let code = if soon { Code::Behind } else { Code::Forbidden };
             return Err(Fault::new(code, "only the device that holds the write lease stores slices"));
         }
-        let limit = Bytes::new(grant.room.get().saturating_add(STAGING));
+        let limit = Bytes::new(grant.room.get().saturating_add(LANE_STAGING_MAX));
         let epoch = self.head()?.epoch.epoch;
         self.store.put(PutRequest { lane, slices, epoch, limit }).map_err(refused)
     }

@@ -19,6 +19,7 @@ use tallow_consensus::validator::Handle;
 use tallow_net::{Reply, Service};
 use tallow_types::contract::Address;
 use tallow_types::fault::{Code, Fault};
+use tallow_types::limits::{REQUESTS_DISK_MAX, REQUESTS_WAITING_MAX};
 use tallow_types::wire::{Request, Response};
 use tallow_types::{ChainId, PublicKey};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -26,10 +27,6 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::seeder::{Seeder, fitted};
 use crate::upstream::Upstream;
 
-/// Requests at work on the disk at once.
-const DISK_MAX: usize = 128;
-/// Requests that wait for a block or an answer from elsewhere at once.
-const WAITING_MAX: usize = 1024;
 /// How long a request waits for the ledger here to know what it needs.
 const BEHIND: Duration = Duration::from_secs(2);
 
@@ -59,8 +56,8 @@ impl StorageService {
             seeder,
             upstream,
             bootstrap: OnceLock::new(),
-            disk: Semaphore::new(DISK_MAX),
-            waiting: Semaphore::new(WAITING_MAX),
+            disk: Semaphore::new(REQUESTS_DISK_MAX),
+            waiting: Semaphore::new(REQUESTS_WAITING_MAX),
         }
     }
 

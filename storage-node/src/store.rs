@@ -36,6 +36,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes as Buffer;
 use redb::ReadableDatabase;
 use tallow_types::commit::{Leaf, Rank};
+use tallow_types::limits::STORE_QUEUE_MAX;
 use tallow_types::{Bytes, Epoch, SliceRoot};
 
 pub use backend::{Backend, Directory, SegmentFile, SegmentId};
@@ -48,8 +49,6 @@ pub use row::{KeptCommit, LaneRecord, LaneRow, LaneUpdate, Origin, SliceRow, Sli
 use segments::Segments;
 use writer::{Job, Writer};
 
-/// Requests that may wait for the writer before callers are told to come back.
-const QUEUE: usize = 1024;
 /// Slices remembered as verified since the start.
 const VERIFIED_MAX: usize = 1 << 16;
 /// Memory of the index's page cache. Bytes.
@@ -209,7 +208,7 @@ impl SliceStore {
             verified: Mutex::default(),
             broken: OnceLock::new(),
         });
-        let (queue, jobs) = sync_channel(QUEUE);
+        let (queue, jobs) = sync_channel(STORE_QUEUE_MAX);
         let writer = Writer::new(shared.clone(), next);
         let writer =
             std::thread::Builder::new().name("slice-store".into()).spawn(move || writer.run(&jobs))?;

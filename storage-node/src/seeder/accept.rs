@@ -2,6 +2,7 @@
 
 use tallow_types::contract::{Acceptance, SignedAcceptance, Terms};
 use tallow_types::fault::{Code, Fault};
+use tallow_types::limits::ACCEPTANCES_WAITING_MAX;
 use tallow_types::{Bytes, Height, SlotIndex};
 
 use super::{Seeder, holds, is_new, lock, refused, storage, unread};
@@ -9,9 +10,6 @@ use crate::store::{LaneKey, LaneRow, LaneUpdate, Origin};
 
 /// How long an acceptance may wait for the ledger. Blocks.
 const EXPIRES_AFTER: u64 = 512;
-
-/// Acceptances that may wait for the ledger at a time: asking costs the asker nothing.
-pub const PENDING_MAX: usize = 256;
 
 fn no(text: impl Into<String>) -> Fault {
     Fault::new(Code::Refused, text)
@@ -72,7 +70,7 @@ impl Seeder {
     fn check_room(&self, key: LaneKey, room: Bytes, offered: Bytes) -> Result<(), Fault> {
         let lanes = self.store.lanes().map_err(storage)?;
         let pending = lanes.iter().filter(|(other, row)| *other != key && row.expires.is_some()).count();
-        if pending >= PENDING_MAX {
+        if pending >= ACCEPTANCES_WAITING_MAX {
             return Err(Fault::new(Code::Busy, "too many acceptances wait for the ledger"));
         }
         // Of one contract a seeder holds at most one slot, however many it has accepted.

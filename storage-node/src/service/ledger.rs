@@ -7,15 +7,13 @@ use tallow_consensus::Chain;
 use tallow_ledger::StateRead;
 use tallow_net::Reply;
 use tallow_types::fault::{Code, Fault};
-use tallow_types::limits::{BLOCK_MAX, FRAME_HEADER_MAX, PAGE_MAX};
+use tallow_types::limits::{BLOCK_MAX, FRAME_HEADER_MAX, PAGE_MAX, REQUEST_WAIT_MAX};
 use tallow_types::wire::{ChainStatus, Request, Response, StateKey};
 use tallow_types::{Bounded, DurationMs, Height, PublicKey, decode};
 
 use super::StorageService;
 use crate::seeder::{blocking, fitted};
 
-/// The longest that anybody is kept waiting.
-const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long a node waits to see a block that it was told of.
 const SEEN: Duration = Duration::from_secs(2);
 /// Room for records in one answer: the header limit without what lies around them. Bytes.
@@ -60,7 +58,7 @@ pub(super) async fn answer(
 /// Waits until the ledger is higher, or for so long.
 async fn wait_above(chain: &Chain, above: Height, wait: DurationMs) -> ChainStatus {
     let mut tip = chain.subscribe();
-    let wait = Duration::from_millis(wait.get()).min(WAIT_MAX);
+    let wait = Duration::from_millis(wait.get().min(REQUEST_WAIT_MAX));
     // Time is up, or the ledger closes: either way the answer is where it stands.
     let _ = tokio::time::timeout(wait, tip.wait_for(|status| status.height > above)).await;
     chain.status()

@@ -2,9 +2,9 @@
 
 use bytes::Bytes as Buffer;
 use tallow_ledger::key;
-use tallow_storage_node::seeder::PENDING_MAX;
 use tallow_types::commit::LaneChange;
 use tallow_types::fault::Code;
+use tallow_types::limits::ACCEPTANCES_WAITING_MAX;
 use tallow_types::sign::Keypair;
 use tallow_types::tx::Action;
 use tallow_types::wire::{Request, Response};
@@ -169,10 +169,10 @@ async fn waiting_acceptances_are_bounded() {
         room: Bytes::new(1024),
         ..world.terms(u32::try_from(index).unwrap())
     };
-    for index in 0..PENDING_MAX {
+    for index in 0..ACCEPTANCES_WAITING_MAX {
         seeder.accept(terms(index), SLOT).unwrap();
     }
-    assert_eq!(seeder.accept(terms(PENDING_MAX), SLOT).unwrap_err().code(), Code::Busy);
+    assert_eq!(seeder.accept(terms(ACCEPTANCES_WAITING_MAX), SLOT).unwrap_err().code(), Code::Busy);
     seeder.accept(terms(0), SLOT).unwrap();
 }
 
