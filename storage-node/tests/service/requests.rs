@@ -2,9 +2,10 @@
 
 use bytes::Bytes as Buffer;
 use tallow_ledger::key;
+use tallow_net::Transport;
 use tallow_types::commit::LaneChange;
 use tallow_types::fault::Code;
-use tallow_types::limits::ACCEPTANCES_WAITING_MAX;
+use tallow_types::limits::{ACCEPTANCES_WAITING_MAX, REQUESTS_WAITING_MAX};
 use tallow_types::sign::Keypair;
 use tallow_types::tx::Action;
 use tallow_types::wire::{Request, Response};
@@ -325,6 +326,27 @@ async fn ledger_queries_answer() {
     let Response::Ticked { .. } = world.ask(0, Request::Tick { epochs: 1 }).await.unwrap() else {
         panic!("tick")
     };
+}
+
+/// Goal: one request more than a node has places for is told to come back, and the others are served. Method: fill all
+/// places with requests that wait for a block, then make one.
+#[tokio::test]
+async fn places_are_bounded() {
+    let world = World::new(1).await;
+    let line = std::sync::Arc::new(world.twin.join(Keypair::from_seed(&[9; 32]).public(), None));
+    let above = world.chain.status().height;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..=REQUESTS_WAITING_MAX {
+        let (line, peer) = (line.clone(), tallow_net::twin::Twin::peer(world.key_of(0)));
+        let wait = Request::Status { above, wait: DurationMs::new(60_000) };
+        calls.spawn(async move { line.call(&peer, wait, Buffer::new()).await });
+    }
+    let first = calls.join_next().await.unwrap().unwrap();
+    assert_eq!(first.unwrap_err().code(), Code::Busy);
+    world.handle.tick(1).await.unwrap();
+    while let Some(call) = calls.join_next().await {
+        assert!(call.unwrap().is_ok());
+    }
 }
 
 /// Goal: a seeder's message is due once an epoch, only in the window and only with a lane. Method: walk through epochs.
