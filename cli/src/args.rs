@@ -16,7 +16,7 @@ use crate::network::Network;
 #[command(name = "tallow", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(after_help = "Examples:
   tallow demo                        see all of it happen on this machine, in a minute
-  tallow dev up && tallow wallet new a network of your own, and a funded wallet
+  tallow dev up; tallow wallet new   a network of your own, and a funded wallet
   tallow put ~/letters               store a folder
   tallow get letters -o /tmp/back    get it back
 

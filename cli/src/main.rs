@@ -21,6 +21,7 @@ mod session;
 mod stop;
 mod wallet;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
@@ -134,7 +135,9 @@ fn log_to_stderr(verbose: u8) {
         1 => "info,libp2p=warn",
         _ => "debug,libp2p=info",
     };
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_ansi(colours);
+    log.with_writer(std::io::stderr).init();
 }
 
 /// The machine's clock.

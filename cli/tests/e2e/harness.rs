@@ -170,7 +170,8 @@ pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(20);
     while !so() {
         assert!(Instant::now() < until, "never happened: {what}");
-        std::thread::yield_now();
+        // Looks again soon, and leaves the processor to those who make it so.
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 
