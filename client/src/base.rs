@@ -250,7 +250,7 @@ mod tests {
         let lost = CommitHash::new([9; 32]);
         let answer = |slot, newest| Answer { slot: SlotIndex::new(slot), newest: Some(newest) };
         let answers = [answer(0, lost), answer(1, lost), answer(2, first.hash())];
-        assert_eq!(run(&answers, &[first.clone()], 1), Some(first.hash()));
+        assert_eq!(run(&answers, std::slice::from_ref(&first), 1), Some(first.hash()));
         assert_eq!(run(&answers, &[first], 2), None);
     }
 }

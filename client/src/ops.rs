@@ -23,7 +23,7 @@ use crate::report::{
     Balance, ContractReport, Listed, ListedKind, Paid, Quote, RepairReport, RestoreReport, RmReport,
     SlotReport, Stat,
 };
-use crate::write::committer::Command;
+use crate::write::committer::{Command, Extent};
 use crate::write::group::Finish;
 
 fn silent() -> Arc<dyn Progress> {
@@ -293,7 +293,7 @@ impl Client {
         let writer = self.inner.writer().await?;
         let _active = Active::begin(&writer.works.active);
         let (reply, answer) = oneshot::channel();
-        writer.commands.send(Command::Repair(reply, progress)).await.map_err(|_| gone())?;
+        writer.commands.send(Command::Repair(reply, progress, Extent::Whole)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 

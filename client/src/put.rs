@@ -25,7 +25,7 @@ use crate::progress::{Progress, Stage};
 use crate::report::{PutReport, Skipped};
 use crate::source::{Found, Item, Modified, RootError, Source, Walker, Watched, What};
 use crate::write::cell::{Cell, Placement, State};
-use crate::write::committer::Command;
+use crate::write::committer::{Command, Extent};
 use crate::write::group::{Draft, DraftKind, Finish};
 
 /// Counts a put or removal as under way for as long as it lives.
@@ -76,6 +76,7 @@ impl Client {
         let _listening = writer.works.uplink.listen(progress.clone());
         progress.stage(Stage::Leasing);
         writer.ready().await?;
+        self.fill_vacant(&writer, &progress).await;
         progress.stage(Stage::Storing);
         let stored_before = writer.works.uplink.stored.load(Ordering::Relaxed);
         let stop = Arc::new(AtomicBool::new(false));
@@ -107,6 +108,22 @@ impl Client {
         }
         self.top_up(&writer).await;
         Ok(report)
+    }
+
+    /// Gives vacant slots to seeders that have come since. Failing at it does not keep a put from succeeding.
+    async fn fill_vacant(&self, writer: &Writer, progress: &Arc<dyn Progress>) {
+        let contract = self.inner.chain.contract(&self.inner.contract).await;
+        if !contract.is_ok_and(|contract| contract.is_some_and(|contract| contract.vacant().next().is_some()))
+        {
+            return;
+        }
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Repair(reply, progress.clone(), Extent::IfFilled);
+        if writer.commands.send(command).await.is_ok()
+            && let Ok(Err(error)) = answer.await
+        {
+            tracing::warn!(%error, "vacant slots could not be filled");
+        }
     }
 
     /// Keeps the default fuel at its default duration: what a put adds is paid for as long as what was there. What was put

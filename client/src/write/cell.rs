@@ -13,8 +13,18 @@ use crate::error::{Blame, PutError, SessionError};
 /// Why a stripe came to nothing.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
-    TooFew { have: usize, need: usize, failed: Vec<Blame> },
-    NoRoom { used: Bytes, room: Bytes, need: Bytes },
+    TooFew {
+        have: usize,
+        need: usize,
+        failed: Vec<Blame>,
+    },
+    NoRoom {
+        used: Bytes,
+        room: Bytes,
+        need: Bytes,
+    },
+    /// The lease went, and could not be had again.
+    Lost,
     Internal(String),
 }
 
@@ -23,6 +33,7 @@ impl From<Failure> for PutError {
         match failure {
             Failure::TooFew { have, need, failed } => Self::TooFew { have, need, failed },
             Failure::NoRoom { used, room, need } => Self::NoRoom { used, room, need },
+            Failure::Lost => SessionError::LeaseLost.into(),
             Failure::Internal(reason) => SessionError::Internal(reason).into(),
         }
     }
@@ -81,8 +92,15 @@ impl Cell {
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Moves on. What is committed or failed stays so.
     pub fn set(&self, state: State) {
-        self.state.send_replace(state);
+        self.state.send_if_modified(|now| {
+            let moves = !matches!(now, State::Committed(_) | State::Failed(_));
+            if moves {
+                *now = state;
+            }
+            moves
+        });
     }
 
     pub fn state(&self) -> State {

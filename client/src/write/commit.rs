@@ -12,7 +12,7 @@ use tallow_types::id::CommitHash;
 use tallow_types::unit::{LeafIndex, Sequence};
 use tokio::sync::oneshot;
 
-use super::cell::{Cell, State};
+use super::cell::{Cell, Failure, State};
 use super::committer::{Committer, DEAD, Session};
 use super::countersign::Verdict;
 use super::group::{
@@ -133,22 +133,36 @@ impl Committer {
 
     /// Waits for the stripes that a group needs; those whose stripes failed are told and leave it.
     async fn settle_group(&self, group: &mut Vec<Finish>, tail: &Arc<Cell>) {
-        let mut waiting = std::mem::take(group);
-        for finish in waiting.drain(..) {
+        let mut waiting = std::mem::take(group).into_iter();
+        while let Some(finish) = waiting.next() {
+            let cells = finish.cells();
             let mut failed = None;
-            for cell in finish.cells() {
-                if Arc::ptr_eq(&cell, tail) {
-                    continue;
+            for cell in cells.iter().filter(|cell| !Arc::ptr_eq(cell, tail)) {
+                match self.settled_or_lost(cell).await {
+                    Some(State::Failed(failure)) => failed = Some(failure),
+                    Some(_) => continue,
+                    None => {
+                        group.push(finish);
+                        group.extend(waiting);
+                        return;
+                    }
                 }
-                if let State::Failed(failure) = cell.settled().await {
-                    failed = Some(failure);
-                    break;
-                }
+                break;
             }
             match failed {
                 Some(failure) => drop(finish.reply.send(Err(failure.into()))),
                 None => group.push(finish),
             }
+        }
+    }
+
+    /// Waits for a stripe; `None` if the lease goes first: whoever waits then is the one who has to get it back.
+    async fn settled_or_lost(&self, cell: &Cell) -> Option<State> {
+        let mut held = self.works.keeper.held.subscribe();
+        tokio::select! {
+            biased;
+            state = cell.settled() => Some(state),
+            _ = async { held.wait_for(Option::is_none).await.is_ok() } => None,
         }
     }
 
@@ -206,14 +220,19 @@ impl Committer {
             self.works.uplink.send(closed, Some(stripe)).await;
         }
         let mut sent = Vec::with_capacity(cells.len());
-        for cell in cells {
-            match cell.settled().await {
-                State::Settled(row) => sent.push((cell, row)),
-                State::Failed(failure) => {
-                    self.works.packer.arrived(&cell);
+        for cell in &cells {
+            match self.settled_or_lost(cell).await {
+                Some(State::Settled(row)) => sent.push((cell.clone(), row)),
+                Some(State::Failed(Failure::Lost)) | None => {
+                    // Blobs may lie in the first of them: it goes on, and a later commit takes it in as it is.
+                    cells.iter().take(1).for_each(|cell| self.works.uplink.register(cell));
+                    return Err(Trouble::Again(SessionError::LeaseLost));
+                }
+                Some(State::Failed(failure)) => {
+                    self.works.packer.arrived(cell);
                     return Err(Trouble::Final(failure.into()));
                 }
-                _ => return Err(internal("a stripe of records is in a commit already")),
+                Some(_) => return Err(internal("a stripe of records is in a commit already")),
             }
         }
         Ok(sent)
@@ -335,15 +354,21 @@ impl Committer {
             self.book.repair_log = heads.repair;
             if heads.is_covering {
                 let uncovered = self.book.rows.len() - plan.tail.len();
-                self.book.rows[..uncovered]
-                    .iter_mut()
-                    .flatten()
-                    .for_each(|row| row.is_covered = row.is_complete());
+                for (leaf, row) in (0u64..).zip(&mut self.book.rows[..uncovered]) {
+                    if let Some(row) = row.as_mut().filter(|row| row.is_covered != row.is_complete()) {
+                        row.is_covered = row.is_complete();
+                        self.changed.insert(LeafIndex::new(leaf));
+                    }
+                }
             }
         }
         for leaf in &plan.dropped {
             self.dead.remove(leaf);
+            self.changed.insert(*leaf);
         }
+        let added = plan.fresh.cells.len() + plan.tail.len();
+        let first = self.book.rows.len() - added;
+        self.changed.extend((first as u64..).take(added).map(LeafIndex::new));
         let first = self.book.rows.len() - plan.tail.len();
         let tail_leaves = (first as u64..).map(LeafIndex::new);
         let fresh = plan.fresh.cells.iter().map(|(cell, row, leaf)| (cell, row, *leaf));
@@ -386,7 +411,7 @@ impl Committer {
         &mut self,
         paths: &BTreeSet<tallow_seal::path::BlobPath>,
     ) -> Result<(), crate::error::LocalError> {
-        let leaves: BTreeSet<LeafIndex> = (0u64..self.book.rows.len() as u64).map(LeafIndex::new).collect();
+        let leaves = std::mem::take(&mut self.changed);
         self.book.save_changes(&self.works.db, paths, &leaves)?;
         self.works.db.set_named(db::META, DEAD, &self.dead)
     }

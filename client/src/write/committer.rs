@@ -64,9 +64,19 @@ pub(crate) enum Command {
     Repair(
         oneshot::Sender<Result<crate::report::RepairReport, SessionError>>,
         Arc<dyn crate::progress::Progress>,
+        Extent,
     ),
     /// Finish what is under way, post, give the lease back.
     Stop(oneshot::Sender<Result<(), SessionError>>),
+}
+
+/// How much a repair does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Everything that is missing.
+    Whole,
+    /// Nothing, unless a vacant slot found a seeder.
+    IfFilled,
 }
 
 /// What holds while a lease does.
@@ -85,6 +95,8 @@ pub(crate) struct Committer {
     commands: mpsc::Receiver<Command>,
     pub book: Book,
     pub session: Option<Session>,
+    /// Leaves whose rows are not in the local database as they are here.
+    pub changed: BTreeSet<LeafIndex>,
     pub dead: BTreeMap<LeafIndex, TimeMs>,
     /// Whether something was removed or overwritten since dead stripes were last looked for.
     pub look_for_dead: bool,
@@ -93,7 +105,7 @@ pub(crate) struct Committer {
 impl Committer {
     pub fn new(works: Arc<Works>, commands: mpsc::Receiver<Command>, book: Book) -> Self {
         let dead = works.db.named(db::META, DEAD).ok().flatten().unwrap_or_default();
-        Self { works, commands, book, session: None, dead, look_for_dead: true }
+        Self { works, commands, book, session: None, changed: BTreeSet::new(), dead, look_for_dead: true }
     }
 
     /// Works until it is stopped or nobody can ask any more.
@@ -113,7 +125,7 @@ impl Committer {
                 true = async { hand_over.wait_for(|wanted| *wanted).await.is_ok() } => self.hand_over().await,
                 _ = held.changed() => self.regain().await,
                 _ = ended.changed() => self.checkpoint_if_many().await,
-                () = tokio::time::sleep(pause), if self.has_work() => self.checkpoint_logged().await,
+                () = tokio::time::sleep(pause), if self.has_work() => self.look_after().await,
                 () = tokio::time::sleep(idle), if !self.has_work() && self.session.is_some() => self.rest().await,
             }
         }
@@ -139,8 +151,8 @@ impl Committer {
                 let group = self.company(first).await;
                 self.commit_group(group).await;
             }
-            Command::Repair(reply, progress) => {
-                let report = self.repair(&progress).await;
+            Command::Repair(reply, progress, extent) => {
+                let report = self.repair(&progress, extent).await;
                 let _gone = reply.send(report);
             }
             Command::Stop(reply) => {
@@ -167,7 +179,7 @@ impl Committer {
             match next {
                 Some(Command::Finish(finish)) => group.push(finish),
                 Some(Command::Ready(reply)) => drop(reply.send(self.ensure_session().await)),
-                Some(Command::Repair(reply, _)) => {
+                Some(Command::Repair(reply, ..)) => {
                     let busy = SessionError::Internal("puts are under way; repair when they are done".into());
                     drop(reply.send(Err(busy)));
                 }
@@ -221,6 +233,7 @@ impl Committer {
         self.session = None;
         if let Err(error) = self.ensure_session().await {
             tracing::warn!(%error, "the write lease is not to be had");
+            self.works.uplink.fail_all();
         }
     }
 
@@ -269,6 +282,7 @@ impl Committer {
         complete(&fetcher, &mut self.book).await?;
         if !is_same {
             self.book.save_whole(&works.db)?;
+            self.changed.clear();
             self.look_for_dead = true;
         }
         let trees = works.profile.slot_indices().map(|slot| self.tree(slot)).collect::<Result<_, _>>()?;
@@ -340,6 +354,11 @@ impl Committer {
         if let Err(error) = self.works.keeper.release().await {
             tracing::warn!(%error, "the lease could not be given back");
         }
+    }
+
+    async fn look_after(&mut self) {
+        self.regain().await;
+        self.checkpoint_logged().await;
     }
 
     async fn checkpoint_logged(&mut self) {

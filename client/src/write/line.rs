@@ -52,6 +52,8 @@ pub(crate) struct Tally {
     pub acknowledged: SlotSet,
     pub failed: Vec<Blame>,
     pub asked: usize,
+    /// Those who were asked.
+    pub slots: SlotSet,
 }
 
 /// A coded stripe on its way.
@@ -88,8 +90,18 @@ pub(crate) async fn settle(uplink: Arc<Uplink>, cell: Arc<Cell>, flight: Arc<Fli
             deadline = deadline.min(fair);
         }
         if let Err(_elapsed) = tokio::time::timeout_at(deadline, tally.changed()).await {
+            if !*uplink.open.borrow() {
+                // Nothing can arrive while the lease is gone.
+                let mut open = uplink.open.subscribe();
+                tokio::select! {
+                    _ = async { open.wait_for(|open| *open).await.is_ok() } => {}
+                    _ = async { cell.settled().await } => return,
+                }
+                deadline = tokio::time::Instant::now() + uplink.setup.patience;
+                continue;
+            }
             is_late = true;
-            for seat in uplink.seats() {
+            for seat in uplink.seats().into_iter().filter(|seat| tally.borrow().slots.contains(seat.slot)) {
                 let now = flight.tally.borrow().clone();
                 let answered = now.acknowledged.contains(seat.slot)
                     || now.failed.iter().any(|blame| blame.slot == seat.slot.get());
@@ -185,15 +197,15 @@ async fn send_batch(uplink: &Uplink, line: &Line, batch: &[Job]) -> Result<(), F
 
 /// One `Store`, repeated while that can help.
 async fn store(uplink: &Uplink, seat: &Seat, request: &Request, payload: Payload) -> Result<(), Fault> {
-    let deadline = tokio::time::Instant::now() + uplink.setup.patience;
+    let mut deadline = tokio::time::Instant::now() + uplink.setup.patience;
     let mut pause = Duration::from_millis(20);
     let mut unreachable = 0;
     loop {
-        let mut open = uplink.open.subscribe();
-        let has_waited_in_vain =
-            tokio::time::timeout_at(deadline, open.wait_for(|open| *open)).await.is_err();
-        if has_waited_in_vain {
-            return Err(Fault::new(Code::Fenced, "the write lease did not come back"));
+        if !*uplink.open.borrow() {
+            let mut open = uplink.open.subscribe();
+            // Ends too when this seeder drops out, or the uplink stops.
+            let _is_open = open.wait_for(|open| *open).await.is_ok();
+            deadline = tokio::time::Instant::now() + uplink.setup.patience;
         }
         let bytes = payload.len() as u64;
         uplink.tell(|progress| progress.moved(seat.slot, &seat.seeder, bytes));

@@ -14,7 +14,7 @@ use tallow_types::tx::Action;
 use tallow_types::unit::{LeafIndex, SlotIndex};
 use tallow_types::wire::{Request, Response};
 
-use super::committer::Committer;
+use super::committer::{Committer, Extent};
 use super::countersign::Lanes;
 use super::lanes::Standing;
 use crate::error::{Blame, SessionError};
@@ -33,11 +33,18 @@ struct Patient {
 
 impl Committer {
     /// Fills vacant slots and brings every lane up to the newest commit.
-    pub async fn repair(&mut self, progress: &Arc<dyn Progress>) -> Result<RepairReport, SessionError> {
+    pub async fn repair(
+        &mut self,
+        progress: &Arc<dyn Progress>,
+        extent: Extent,
+    ) -> Result<RepairReport, SessionError> {
         progress.stage(Stage::Leasing);
         self.ensure_session().await?;
         let mut report = RepairReport::default();
         self.fill_vacant(&mut report).await?;
+        if extent == Extent::IfFilled && report.filled.is_empty() {
+            return Ok(report);
+        }
         progress.stage(Stage::Repairing);
         let mut patients = self.examine(&mut report).await?;
         self.treat(&mut patients, &mut report, progress).await?;

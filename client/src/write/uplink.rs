@@ -169,6 +169,14 @@ impl Uplink {
         cells.values().filter(|cell| matches!(cell.state(), State::Sending)).cloned().collect()
     }
 
+    /// Gives up everything on its way: the lease is gone for good.
+    pub fn fail_all(&self) {
+        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        for cell in cells.values().filter(|cell| matches!(cell.state(), State::Moving | State::Sending)) {
+            cell.set(State::Failed(Failure::Lost));
+        }
+    }
+
     /// A cell that a later commit is to take in.
     pub fn register(&self, cell: &Arc<Cell>) {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner).insert(cell.ordinal, cell.clone());
@@ -284,12 +292,19 @@ impl Uplink {
         id: Option<StripeId>,
         memory: OwnedSemaphorePermit,
     ) -> Result<(), Failure> {
+        let id_given = id.is_some();
         let (uplink, internal) = (self.clone(), |reason: String| Failure::Internal(reason));
         let coded = tokio::task::spawn_blocking(move || uplink.code(&stripe, id)).await;
         let coded = coded.map_err(|error| internal(error.to_string()))?.map_err(internal)?;
         let mut admit = self.admit.subscribe();
-        if tokio::time::timeout(self.setup.patience, admit.wait_for(|admit| *admit)).await.is_err() {
-            return Err(internal("the write lease was not to be had in time".into()));
+        if id_given && !*admit.borrow() {
+            // Who sends records is the one who would have to get the lease back.
+            return Err(Failure::Lost);
+        }
+        tokio::select! {
+            _ = async { admit.wait_for(|admit| *admit).await.is_ok() } => {}
+            // It was given up while it waited.
+            _ = async { cell.settled().await } => return Ok(()),
         }
         self.queue(cell, coded, memory);
         Ok(())
@@ -340,7 +355,8 @@ impl Uplink {
 
     fn queue(self: &Arc<Self>, cell: &Arc<Cell>, coded: Coded, memory: OwnedSemaphorePermit) {
         let lines: Vec<_> = self.lines().into_iter().filter(|line| line.is_in()).collect();
-        let tally = Tally { asked: lines.len(), ..Tally::default() };
+        let slots = lines.iter().map(|line| line.seat.slot).collect();
+        let tally = Tally { asked: lines.len(), slots, ..Tally::default() };
         let flight = Arc::new(Flight { digest: coded.digest, tally: watch::Sender::new(tally) });
         let memory = Arc::new(memory);
         let mut slices: Vec<Option<Payload>> =

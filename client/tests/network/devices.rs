@@ -1,12 +1,16 @@
 //! Two devices on one account.
 
-use std::sync::Arc;
+use std::io::Read as _;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tallow_client::Client;
 
 use super::world::*;
+
+/// A path and what is there.
+type Blob = (String, Vec<u8>);
 
 /// Goal: two devices that write at the same time take turns, both get on, and everything acknowledged is there. Method: two
 /// clients put in loops; read everything from a third.
@@ -56,7 +60,7 @@ async fn a_dead_device_is_followed() {
     let survivor = world.client(2).await;
     write(&survivor, "first", vec![1]).await.unwrap();
     survivor.close().await.unwrap();
-    let acknowledged: Arc<std::sync::Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
+    let acknowledged: Arc<Mutex<Vec<Blob>>> = Arc::default();
     for (round, life_ms) in [30u64, 110, 190].into_iter().enumerate() {
         let (device, list) = (10 + round as u64, acknowledged.clone());
         let options = world.options(Some(world.path(&format!("device-{device}"))), device);
@@ -93,4 +97,51 @@ async fn a_dead_device_is_followed() {
     for (path, bytes) in all {
         assert_eq!(read(&survivor, &path).await.unwrap(), bytes, "{path}");
     }
+}
+
+/// Waits in the middle of its bytes until it is told to go on.
+struct Paused {
+    bytes: std::io::Cursor<Vec<u8>>,
+    at: u64,
+    reached: std::sync::mpsc::Sender<()>,
+    go_on: std::sync::mpsc::Receiver<()>,
+}
+
+impl std::io::Read for Paused {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        if self.bytes.position() >= self.at {
+            self.at = u64::MAX;
+            self.reached.send(()).unwrap();
+            self.go_on.recv().unwrap();
+        }
+        let take = buf.len().min(64 << 10);
+        self.bytes.read(&mut buf[..take])
+    }
+}
+
+/// Goal: a put whose lease is taken away in the middle gets it back and succeeds. Method: the account releases it behind
+/// the device's back, and another device writes something, while the source pauses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_lease_is_regained() {
+    let world = World::new(6).await;
+    let (client, other) = (world.client(1).await, world.client(2).await);
+    write(&client, "first", vec![1]).await.unwrap();
+    let bytes = noise(3, 5_000_000);
+    let (reached, is_reached) = std::sync::mpsc::channel();
+    let (go, go_on) = std::sync::mpsc::channel();
+    let source = Paused { bytes: std::io::Cursor::new(bytes.clone()), at: 2_500_000, reached, go_on };
+    let putting = client.clone();
+    let put = tokio::spawn(async move {
+        putting.put(tallow_client::Source::reader(Box::new(source)), "blob", silent()).await
+    });
+    tokio::task::spawn_blocking(move || is_reached.recv().unwrap()).await.unwrap();
+    world.release_lease(tallow_client::Identity::new(seed(2), 1).device().public()).await;
+    write(&other, "between", vec![2]).await.unwrap();
+    other.close().await.unwrap();
+    go.send(()).unwrap();
+    let report = put.await.unwrap().unwrap();
+    assert!(usize::from(report.signers) >= QUORUM, "{report:?}");
+    assert_eq!(read(&world.bare(9).await, "blob").await.unwrap(), bytes);
+    assert_eq!(client.ls("", true).await.unwrap().len(), 3);
+    client.close().await.unwrap();
 }

@@ -156,3 +156,18 @@ async fn vacant_slots_are_filled() {
     }
     assert_eq!(read(&world.bare(8).await, "blob").await.unwrap(), bytes);
 }
+
+/// Goal: a put by itself gives vacant slots to seeders that have come. Method: four seeders, two more, put again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn puts_fill_vacant_slots() {
+    let mut world = World::new(4).await;
+    let client = world.client(1).await;
+    write(&client, "one", noise(1, 700_000)).await.unwrap();
+    world.add_seeder(4).await;
+    world.add_seeder(5).await;
+    let report = write(&client, "two", noise(2, 700_000)).await.unwrap();
+    assert_eq!((report.signers, report.lost.len()), (6, 0), "{report:?}");
+    let health = client.contract().await.unwrap();
+    assert_eq!((health.held, health.width), (6, 6));
+    client.close().await.unwrap();
+}

@@ -20,7 +20,7 @@ struct Stuck {
 impl Read for Stuck {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
         if self.bytes.position() >= self.stop {
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::yield_now();
             let is_cut = self.cut.load(Ordering::Relaxed);
             return Err(if is_cut {
                 std::io::ErrorKind::BrokenPipe

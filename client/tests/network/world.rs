@@ -18,14 +18,16 @@ use tallow_storage_node::StorageService;
 use tallow_storage_node::seeder::{Offered, Seeder, Terms};
 use tallow_storage_node::store::{SliceStore, StoreConfig};
 use tallow_storage_node::upstream::Upstream;
-use tallow_types::contract::{Address, Region};
+use tallow_types::contract::{Address, Region, contract_id};
 use tallow_types::fault::{Code, Fault};
 use tallow_types::params::{Genesis, Params, Validator};
 use tallow_types::policy::Policy;
 use tallow_types::sign::Keypair;
+use tallow_types::tx::{Action, TxCore};
 use tallow_types::wire::Request;
 use tallow_types::{
-    Bounded, Bytes, DurationMs, EpochCount, Fuel, FuelPerMibEpoch, Profile, PublicKey, TimeMs,
+    Bounded, Bytes, DurationMs, EpochCount, Fuel, FuelPerMibEpoch, Height, IdempotencyKey, Profile,
+    PublicKey, TimeMs,
 };
 
 pub const PROFILE: (u8, u8) = (2, 6);
@@ -155,6 +157,19 @@ impl World {
         let service = Arc::new(Watched { inner, stored: AtomicU64::new(0), refuses: AtomicBool::new(false) });
         self.services.push(service.clone());
         let _node = self.twin.join(seeder_key(n), Some(service));
+    }
+
+    /// Takes the write lease from a device behind its back.
+    pub async fn release_lease(&self, device: PublicKey) {
+        let policy = seed(2).policy();
+        let contract = contract_id(&self.chain.id(), &policy.account(), 0);
+        let core = TxCore {
+            policy,
+            key: IdempotencyKey::new([9; 16]),
+            expires: Height::new(self.chain.status().height.get() + 1_000),
+            action: Action::Release { contract, device },
+        };
+        self.handle.submit(core.sign(&self.chain.id(), &[&seed(2).account()])).await.unwrap();
     }
 
     /// The slot that a seeder got.
