@@ -176,7 +176,11 @@ impl Client {
         let changes: Vec<_> = found.iter().map(|(path, _)| ((*path).clone(), None)).collect();
         let entries = changes.len() as u64;
         let (reply, answer) = oneshot::channel();
-        writer.commands.send(Command::Finish(Finish { changes, reply })).await.map_err(|_| gone())?;
+        writer
+            .commands
+            .send(Command::Finish(Finish { changes, usage: None, reply }))
+            .await
+            .map_err(|_| gone())?;
         let acked = answer.await.map_err(|_| gone())?.map_err(session_of)?;
         Ok(RmReport { entries, bytes, dead_stripes: acked.dead_stripes })
     }

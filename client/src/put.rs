@@ -27,6 +27,7 @@ use crate::source::{Found, Item, Modified, RootError, Source, Walker, Watched, W
 use crate::write::cell::{Cell, Placement, State};
 use crate::write::committer::{Command, Extent};
 use crate::write::group::{Draft, DraftKind, Finish};
+use crate::write::packer::Usage;
 
 /// Counts a put or removal as under way for as long as it lives.
 pub(crate) struct Active<'a>(&'a AtomicUsize);
@@ -81,6 +82,7 @@ impl Client {
         let stored_before = writer.works.uplink.stored.load(Ordering::Relaxed);
         let stop = Arc::new(AtomicBool::new(false));
         let _leash = Leash(stop.clone());
+        let usage = writer.works.packer.usage();
         let reading = Reading {
             writer: writer.clone(),
             progress: progress.clone(),
@@ -89,13 +91,14 @@ impl Client {
             sizes: sizes(&writer),
             sealer: Sealer::default(),
             cells: Vec::new(),
+            usage: usage.clone(),
             report: PutReport::default(),
             changes: Vec::new(),
         };
         let (changes, mut report) = blocking(move || reading.run(source, to)).await??;
         progress.stage(Stage::Committing);
         let (reply, answer) = oneshot::channel();
-        let finish = Command::Finish(Finish { changes, reply });
+        let finish = Command::Finish(Finish { changes, usage: Some(usage), reply });
         writer.commands.send(finish).await.map_err(|_| gone())?;
         let acked = answer.await.map_err(|_| gone())??;
         report.signers = acked.signers;
@@ -103,9 +106,6 @@ impl Client {
         report.stored = writer.works.uplink.stored.load(Ordering::Relaxed).saturating_sub(stored_before);
         report.lost = writer.works.uplink.lost();
         drop(_active);
-        if writer.works.active.load(Ordering::Relaxed) == 0 {
-            writer.works.packer.forget_used();
-        }
         self.top_up(&writer).await;
         Ok(report)
     }
@@ -208,6 +208,7 @@ struct Reading {
     sealer: Sealer,
     /// Stripes that this put's chunks went into.
     cells: Vec<Arc<Cell>>,
+    usage: Arc<Usage>,
     report: PutReport,
     changes: Changes,
 }
@@ -364,14 +365,14 @@ impl Reading {
         let works = self.writer.works.clone();
         let internal = |reason: String| PutError::Session(SessionError::Internal(reason));
         let plain = works.keys.catalog.identify(bytes);
-        if let Some(known) = works.packer.find(&plain.id()).map_err(SessionError::from)? {
+        if let Some(known) = works.packer.find(&plain.id(), &self.usage).map_err(SessionError::from)? {
             self.report.reused += u64::from(known.plain_len());
             return Ok(known);
         }
         let sealed =
             self.sealer.seal(&works.keys.catalog, &plain).map_err(|error| internal(error.to_string()))?;
         let plain_len = u32::try_from(bytes.len()).map_err(|error| internal(error.to_string()))?;
-        let packed = works.packer.push(plain.id(), &sealed, plain_len);
+        let packed = works.packer.push(plain.id(), (&sealed, plain_len), &self.usage);
         let (placement, closed) = packed.ok_or_else(|| internal("a chunk that no stripe holds".into()))?;
         if let Some(closed) = closed {
             self.check_cells()?;
@@ -389,7 +390,7 @@ impl Reading {
                 return Err(failure.into());
             }
         }
-        self.cells.retain(|cell| !matches!(cell.state(), State::Committed(_) | State::Settled(_)));
+        self.cells.retain(|cell| !matches!(cell.state(), State::Committed { .. } | State::Settled(_)));
         Ok(())
     }
 }

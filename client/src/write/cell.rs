@@ -50,8 +50,11 @@ pub(crate) enum State {
     Sending,
     /// A quorum holds it durably.
     Settled(Arc<Row>),
-    /// An acknowledged commit names it.
-    Committed(LeafIndex),
+    /// An acknowledged commit names it; the id tells whether the leaf is still that stripe.
+    Committed {
+        leaf: LeafIndex,
+        stripe: StripeId,
+    },
     Failed(Failure),
 }
 
@@ -95,7 +98,7 @@ impl Cell {
     /// Moves on. What is committed or failed stays so.
     pub fn set(&self, state: State) {
         self.state.send_if_modified(|now| {
-            let moves = !matches!(now, State::Committed(_) | State::Failed(_));
+            let moves = !matches!(now, State::Committed { .. } | State::Failed(_));
             if moves {
                 *now = state;
             }

@@ -120,7 +120,7 @@ impl Committer {
     /// Commits the book as it is, with what is new in it to the repair index.
     pub async fn commit_alone(&mut self) -> Result<(), SessionError> {
         let (reply, answer) = oneshot::channel();
-        self.commit_group(vec![Finish { changes: Vec::new(), reply }]).await;
+        self.commit_group(vec![Finish { changes: Vec::new(), usage: None, reply }]).await;
         match answer.await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(PutError::Session(error))) => Err(error),
@@ -387,7 +387,7 @@ impl Committer {
                 known.push((packed.id, (row.stripe, chunk)));
             }
             digests.extend(cell.digest.get().copied());
-            cell.set(State::Committed(leaf));
+            cell.set(State::Committed { leaf, stripe: row.stripe });
         }
         self.tell_packer();
         let rows = known.iter().map(|(id, known)| (id.as_bytes().as_slice(), Some(known)));

@@ -335,7 +335,7 @@ impl Committer {
                 .iter()
                 .position(|known| known.as_ref().is_some_and(|k| k.stripe == row.stripe));
             if let Some(at) = at {
-                cell.set(State::Committed(LeafIndex::new(at as u64)));
+                cell.set(State::Committed { leaf: LeafIndex::new(at as u64), stripe: row.stripe });
                 self.works.packer.arrived(&cell);
             }
         }

@@ -13,10 +13,12 @@ use tallow_seal::path::BlobPath;
 use tallow_seal::record::is_snapshot_due;
 use tallow_seal::repair::{RepairChanges, RepairIndex, RepairRecord};
 use tallow_types::codec::{Bounded, encode};
+use tallow_types::id::StripeId;
 use tallow_types::unit::{LeafIndex, TimeMs};
 use tokio::sync::oneshot;
 
 use super::cell::{Cell, Placement, State};
+use super::packer::Usage;
 use super::tail::Tail;
 use crate::book::{Book, Log, Row};
 use crate::error::{PutError, SessionError};
@@ -40,6 +42,9 @@ pub(crate) enum DraftKind {
 pub(crate) struct Finish {
     /// In order; `None` removes.
     pub changes: Vec<(BlobPath, Option<Draft>)>,
+    /// Keeps what the changes refer to from being dropped.
+    #[expect(dead_code, reason = "held until the commit that names it is made")]
+    pub usage: Option<Arc<Usage>>,
     pub reply: oneshot::Sender<Result<Acked, PutError>>,
 }
 
@@ -130,19 +135,21 @@ pub(crate) struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn resolve(&self, placement: &Placement, book: &Book) -> Result<ChunkRef, PutError> {
+        // Another device may have dropped what a commit named once.
+        let is_there = |leaf, stripe: &StripeId| book.row(leaf).is_some_and(|row| row.stripe == *stripe);
+        let dropped = || PutError::Session(SessionError::LeaseLost);
         match placement {
             Placement::Stored { stripe, chunk } => {
-                let is_there = book.row(chunk.leaf).is_some_and(|row| row.stripe == *stripe);
-                is_there.then_some(*chunk).ok_or(PutError::Session(SessionError::LeaseLost))
+                is_there(chunk.leaf, stripe).then_some(*chunk).ok_or_else(dropped)
             }
             Placement::Coming { cell, packed } => {
                 let leaf = match cell.state() {
-                    State::Committed(leaf) => Some(leaf),
+                    State::Committed { leaf, stripe } => is_there(leaf, &stripe).then_some(leaf),
                     State::Failed(failure) => return Err(failure.into()),
                     _ if Arc::ptr_eq(cell, self.tail) => Some(self.tail_leaf),
                     _ => self.fresh.by_ordinal.get(&cell.ordinal).copied(),
                 };
-                let leaf = leaf.ok_or(PutError::Session(SessionError::LeaseLost))?;
+                let leaf = leaf.ok_or_else(dropped)?;
                 Ok(ChunkRef {
                     id: packed.id,
                     leaf,

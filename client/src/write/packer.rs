@@ -1,7 +1,7 @@
 //! Packing: sealed chunks into the open stripe, full stripes handed on, chunks that are stored already found again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tallow_seal::chunk::{ChunkId, ChunkRef};
 use tallow_seal::stripe::{Stripe, StripeBuilder, target_slice_len};
@@ -22,6 +22,40 @@ pub(crate) struct Closed {
 /// Where a stored chunk is; the stripe's id tells whether the leaf is still that stripe.
 pub(crate) type Known = (StripeId, ChunkRef);
 
+/// What one put refers to: as long as it lives, none of it is dropped.
+#[derive(Default)]
+pub(crate) struct Usage(Mutex<Used>);
+
+#[derive(Default)]
+struct Used {
+    leaves: BTreeSet<LeafIndex>,
+    cells: BTreeMap<u64, Arc<Cell>>,
+}
+
+impl Usage {
+    fn add(&self, placement: &Placement) {
+        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match placement {
+            Placement::Stored { chunk, .. } => drop(used.leaves.insert(chunk.leaf)),
+            Placement::Coming { cell, .. } => drop(used.cells.insert(cell.ordinal, cell.clone())),
+        }
+    }
+
+    /// The leaves that it refers to, as far as they have come into commits.
+    fn leaves(&self) -> BTreeSet<LeafIndex> {
+        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Used { leaves, cells } = &mut *used;
+        cells.retain(|_, cell| match cell.state() {
+            State::Committed { leaf, .. } => {
+                leaves.insert(leaf);
+                false
+            }
+            _ => true,
+        });
+        leaves.clone()
+    }
+}
+
 struct Inner {
     builder: StripeBuilder,
     cell: Arc<Cell>,
@@ -30,8 +64,14 @@ struct Inner {
     coming: HashMap<ChunkId, Placement>,
     /// Stripes of the commit that the book stands at, by leaf.
     stripes: BTreeMap<LeafIndex, StripeId>,
-    /// Leaves that puts under way refer to: not to be dropped.
-    used: BTreeSet<LeafIndex>,
+    /// What puts under way refer to: not to be dropped.
+    usages: Vec<Weak<Usage>>,
+}
+
+impl Inner {
+    fn used(&self) -> BTreeSet<LeafIndex> {
+        self.usages.iter().filter_map(Weak::upgrade).flat_map(|usage| usage.leaves()).collect()
+    }
 }
 
 /// The open stripe of one contract.
@@ -54,7 +94,7 @@ impl Packer {
             next: 1,
             coming: HashMap::new(),
             stripes: BTreeMap::new(),
-            used: BTreeSet::new(),
+            usages: Vec::new(),
         };
         Self { profile, slice_len, db, inner: Mutex::new(inner) }
     }
@@ -78,34 +118,57 @@ impl Packer {
         self.lock().stripes = stripes;
     }
 
+    /// For a put to say what it refers to.
+    pub fn usage(&self) -> Arc<Usage> {
+        let usage = Arc::new(Usage::default());
+        let mut inner = self.lock();
+        inner.usages.retain(|usage| usage.strong_count() > 0);
+        inner.usages.push(Arc::downgrade(&usage));
+        usage
+    }
+
     /// Where a chunk is already, if it is.
-    pub fn find(&self, id: &ChunkId) -> Result<Option<Placement>, LocalError> {
+    pub fn find(&self, id: &ChunkId, usage: &Usage) -> Result<Option<Placement>, LocalError> {
         if let Some(coming) = self.lock().coming.get(id) {
+            usage.add(coming);
             return Ok(Some(coming.clone()));
         }
         let Some((stripe, chunk)) = self.db.keyed::<Known>(CHUNKS, id.as_bytes())? else { return Ok(None) };
-        let mut inner = self.lock();
+        let inner = self.lock();
         if inner.stripes.get(&chunk.leaf) != Some(&stripe) || chunk.id != *id {
             return Ok(None);
         }
-        inner.used.insert(chunk.leaf);
-        Ok(Some(Placement::Stored { stripe, chunk }))
+        let stored = Placement::Stored { stripe, chunk };
+        usage.add(&stored);
+        Ok(Some(stored))
     }
 
     /// Leaves that puts under way refer to.
     pub fn used(&self) -> BTreeSet<LeafIndex> {
-        self.lock().used.clone()
+        self.lock().used()
     }
 
-    /// No put is under way any more.
-    pub fn forget_used(&self) {
-        self.lock().used.clear();
+    /// Takes those leaves that no put under way refers to out of the index, so that none will, and gives them back.
+    pub fn retire(&self, leaves: impl IntoIterator<Item = LeafIndex>) -> Vec<LeafIndex> {
+        let mut inner = self.lock();
+        let used = inner.used();
+        let free: Vec<LeafIndex> = leaves.into_iter().filter(|leaf| !used.contains(leaf)).collect();
+        for leaf in &free {
+            inner.stripes.remove(leaf);
+        }
+        free
     }
 
     /// Packs a sealed chunk. A stripe that it no longer fitted comes back, to be coded.
-    pub fn push(&self, id: ChunkId, sealed: &[u8], plain_len: u32) -> Option<(Placement, Option<Closed>)> {
+    pub fn push(
+        &self,
+        id: ChunkId,
+        (sealed, plain_len): (&[u8], u32),
+        usage: &Usage,
+    ) -> Option<(Placement, Option<Closed>)> {
         let mut inner = self.lock();
         if let Some(coming) = inner.coming.get(&id) {
+            usage.add(coming);
             return Some((coming.clone(), None));
         }
         let closed = if inner.builder.fits(sealed.len()) { None } else { self.cut(&mut inner) };
@@ -114,6 +177,7 @@ impl Packer {
         let packed = Packed { id, offset, sealed_len, plain_len };
         inner.cell.add(packed);
         let placement = Placement::Coming { cell: inner.cell.clone(), packed };
+        usage.add(&placement);
         inner.coming.insert(id, placement.clone());
         Some((placement, closed))
     }

@@ -14,27 +14,18 @@ impl Committer {
         }
         self.look_for_dead = false;
         let Some(listed) = self.listed().await else { return Vec::new() };
-        let mut kept = self.works.packer.used();
         // Stripes of checkpoints that puts under way will name are dead only to the eye.
-        if self.has_work() {
-            kept.extend(
-                self.book
-                    .rows
-                    .iter()
-                    .zip(0u64..)
-                    .filter(|(row, _)| row.as_ref().is_some_and(|row| !row.is_covered))
-                    .map(|(_, leaf)| LeafIndex::new(leaf)),
-            );
-        }
+        let used = self.works.packer.used();
         let now = self.works.clock.now();
-        let dead = self.book.dead(&listed, &kept);
+        let dead = self.book.dead(&listed, &used);
         self.dead.retain(|leaf, _| dead.contains(leaf));
         for leaf in dead {
             self.dead.entry(leaf).or_insert(now);
         }
         let grace = u64::try_from(self.works.tuning.drop_grace.as_millis()).unwrap_or(u64::MAX);
         let ripe = self.dead.iter().filter(|(_, since)| now.since(**since).get() >= grace);
-        ripe.map(|(leaf, _)| *leaf).take(tallow_types::limits::COMMIT_CHANGES_MAX / 2).collect()
+        let most = tallow_types::limits::COMMIT_CHANGES_MAX / 2;
+        self.works.packer.retire(ripe.map(|(leaf, _)| *leaf).take(most))
     }
 
     /// The leaves that lists of chunks name; `None` if one can't be read now, and so nothing can be judged dead.

@@ -155,7 +155,7 @@ impl Uplink {
     /// none because all are still on their way, nothing.
     pub fn settled(&self) -> Vec<(Arc<Cell>, Arc<Row>)> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        cells.retain(|_, cell| !matches!(cell.state(), State::Committed(_) | State::Failed(_)));
+        cells.retain(|_, cell| !matches!(cell.state(), State::Committed { .. } | State::Failed(_)));
         let settled = cells.values().filter_map(|cell| match cell.state() {
             State::Settled(row) => Some((cell.clone(), row)),
             _ => None,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may stop where it stands")]
 
 mod devices;
+mod drops;
 mod faults;
 mod resume;
 mod trees;
