@@ -170,6 +170,14 @@ pub enum OfferRefusal {
 /// Why slots are not filled, opened or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LanesRefusal {
+    /// Seeders would hold lanes that nobody can pay for.
+    #[error("a contract with {fuel} base units of fuel cannot open: the notice of its lanes takes {need}")]
+    LittleFuel {
+        /// What it would open with.
+        fuel: Fuel,
+        /// The least.
+        need: Fuel,
+    },
     /// The owner has, or had, a contract of this index.
     #[error("contract {} exists, or existed; choose another index", .contract.short())]
     Exists {

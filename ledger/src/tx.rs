@@ -28,8 +28,9 @@ pub(crate) fn apply(work: &mut Work<'_>, tx: &Transaction) -> Result<Applied, St
         let sender = tx.sender();
         let bytes = encode(tx);
         let seen = seen(work, tx, &sender)?;
-        authorise(work, tx, &sender, bytes.len())?;
+        admit(work, tx, &sender, bytes.len())?;
         charge(work, &sender, bytes.len())?;
+        authorise(work, tx, &sender)?;
         act(work, &sender, &tx.core.action)?;
         remember(work, tx, &sender, &seen);
         let receipt = Receipt { tx: seen.tx, height: seen.height };
@@ -56,8 +57,8 @@ fn remember(work: &mut Work<'_>, tx: &Transaction, sender: &AccountId, seen: &Se
     work.state.put(key::forget(until, &tx.core.key, sender), Vec::new());
 }
 
-/// Checks size, expiry, policy and witnesses; signatures last, because they cost most.
-fn authorise(work: &Work<'_>, tx: &Transaction, sender: &AccountId, len: usize) -> Result<(), Refusal> {
+/// Checks size, expiry and the shape of policy and witnesses.
+fn admit(work: &Work<'_>, tx: &Transaction, sender: &AccountId, len: usize) -> Result<(), Refusal> {
     let account = *sender;
     if len > TX_MAX {
         return Err(Refusal::TooLarge { len, max: TX_MAX });
@@ -76,12 +77,18 @@ fn authorise(work: &Work<'_>, tx: &Transaction, sender: &AccountId, len: usize) 
     if !are_asked_for(&tx.core.policy, &tx.witnesses) {
         return Err(Refusal::StrayWitness { account });
     }
+    Ok(())
+}
+
+/// Checks that the witnesses meet the policy. After the fee is taken, because signatures cost a validator most: whoever
+/// cannot pay must not make it verify any.
+fn authorise(work: &Work<'_>, tx: &Transaction, sender: &AccountId) -> Result<(), Refusal> {
     let (signed, shown) =
         shown_by(&tx.witnesses, |key, signature| verify(&work.chain, key, &tx.core, signature))?;
     if tx.core.policy.is_met(&signed, &shown, work.time) {
         Ok(())
     } else {
-        Err(Refusal::PolicyNotMet { account })
+        Err(Refusal::PolicyNotMet { account: *sender })
     }
 }
 
@@ -205,7 +212,8 @@ fn withdraw(work: &mut Work<'_>, sender: &AccountId, id: &ContractId, amount: Fu
     Ok(work.pay(sender, amount)?)
 }
 
-/// What all lanes cost for the notice of each.
+/// What all lanes cost for the notice of each: the least that a contract must hold to open, and keep when its owner takes
+/// fuel back.
 fn reserve(work: &Work<'_>, contract: &Contract) -> Result<Fuel, Stop> {
     let pending = commit::pending_bytes(work, contract)?;
     let mut sum = Fuel::ZERO;

@@ -53,7 +53,12 @@ pub(super) fn open(
         closing: false,
     };
     work.save(index, &Owned { contract: id, closed: false });
-    seat(work, &mut contract, acceptances)
+    seat(work, &mut contract, acceptances)?;
+    let need = super::reserve(work, &contract)?;
+    if fuel < need {
+        return Err(LanesRefusal::LittleFuel { fuel, need }.into());
+    }
+    Ok(())
 }
 
 fn check_terms(work: &Work<'_>, sender: &AccountId, terms: &Terms) -> Result<(), LanesRefusal> {

@@ -88,7 +88,7 @@ fn overflow_is_left_for_the_next_block() {
 #[test]
 fn large_bodies_are_refused() {
     let mut world = World::with_asks(4);
-    let contract = world.open(0, &[0, 1, 2], 0);
+    let contract = world.open_small(0);
     let lease = world.take_lease(contract, 10);
     let one = world.certificate(world.commit(contract, lease, 1, &[0; 4]), 10, &[0, 1, 2]);
     let mut big = one;

@@ -1,14 +1,14 @@
 //! What every transaction must be, and a seeder's terms.
 
 use tallow_ledger::Refusal;
-use tallow_ledger::refusal::OfferRefusal as No;
+use tallow_ledger::refusal::{LanesRefusal, OfferRefusal as No};
 use tallow_types::contract::Ask;
 use tallow_types::fault::{Code, Fault};
 use tallow_types::limits::TX_LIFETIME_MAX;
 use tallow_types::policy::{Policy, Witness};
 use tallow_types::tx::Action;
 use tallow_types::{
-    Bounded, BoundedBytes, ContractId, EpochCount, Fuel, FuelPerMibEpoch, Height, Sequence, encode,
+    Bounded, BoundedBytes, ContractId, EpochCount, Fuel, FuelPerMibEpoch, Height, Sequence, Signature, encode,
 };
 
 use crate::world::{PRICE, World, keypair, owner, params};
@@ -49,6 +49,31 @@ fn funds_are_exact() {
     world.pass(vec![exact]);
     assert_eq!(world.balance(&owner(0)), Fuel::ZERO);
     assert!(!world.state.contains_key(&tallow_ledger::key::account(&owner(0))), "nothing leaves no record");
+}
+
+/// Goal: who cannot pay makes nobody verify signatures. Method: a spoiled signature of an account without money.
+#[test]
+fn money_is_looked_at_before_signatures() {
+    let mut world = World::new(params(), 0);
+    let mut tx = world.tx(0, Action::Transfer { to: owner(1), amount: Fuel::new(1) });
+    tx.witnesses = Bounded::new(vec![Witness::Signature(keypair(99).public(), Signature::ZERO)]).unwrap();
+    tx.core.policy = Policy::Key(keypair(99).public());
+    assert!(matches!(world.refused(tx), Refusal::Funds { .. }));
+}
+
+/// Goal: seeders are never seated where nobody can pay for their notice. Method: a unit too little, then enough.
+#[test]
+fn opening_needs_fuel_for_the_notice() {
+    let mut world = World::with_asks(4);
+    let terms = world.terms(0, 0);
+    let little = world.open_tx(&terms, &[0, 1, 2], 0);
+    let Refusal::Lanes(LanesRefusal::LittleFuel { need, .. }) = world.refused(little) else {
+        panic!("a contract without fuel opened");
+    };
+    let little = world.open_tx(&terms, &[0, 1, 2], need.get() - 1);
+    assert!(matches!(world.refused(little), Refusal::Lanes(LanesRefusal::LittleFuel { .. })));
+    let enough = world.open_tx(&terms, &[0, 1, 2], need.get());
+    world.pass(vec![enough]);
 }
 
 /// Goal: a transaction without, with a foreign, or with a padded witness is refused; so is one for a policy that can't be
