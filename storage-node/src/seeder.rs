@@ -136,12 +136,7 @@ impl Seeder {
         if let Some(lane) = self.known(key)? {
             return Ok(lane);
         }
-        if !self.adopted.load(Ordering::Acquire) {
-            return Err(Fault::new(
-                Code::Behind,
-                "this seeder has not compared its lanes with the ledger yet",
-            ));
-        }
+        self.check_adopted()?;
         let _accepting = lock(&self.accepting);
         if let Some(lane) = self.known(key)? {
             return Ok(lane);
@@ -152,6 +147,14 @@ impl Seeder {
         let lane = Arc::new(Mutex::new(Lane::new(key, row)));
         self.lanes().insert(key, lane.clone());
         Ok(lane)
+    }
+
+    /// What has no records here is new only if the ledger, known up to now, does not give it to this seeder already.
+    fn check_adopted(&self) -> Result<(), Fault> {
+        if self.adopted.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(Fault::new(Code::Behind, "this seeder has not compared its lanes with the ledger yet"))
     }
 
     /// Changes what a lane's row says beside its promises. The lane is locked over it, so that no promise made meanwhile

@@ -144,6 +144,7 @@ impl World {
             room: Bytes::new(1 << 30),
         };
         let address = Address::new(format!("/ip4/127.0.0.1/tcp/{}", 4000 + u16::from(n))).unwrap();
+        seeder.adopt().unwrap();
         match seeder.offer(&terms, &[address]).unwrap() {
             Offered::Not(tx) => drop(self.handle.submit(*tx).await.unwrap()),
             _ => panic!("the ledger can't have the offer yet"),

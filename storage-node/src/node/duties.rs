@@ -54,10 +54,12 @@ pub(super) fn spawn(
     let (offered, is_offered) = watch::channel(false);
     let (one, two, three) = (seeder.clone(), seeder.clone(), seeder.clone());
     let (tips, epochs) = (chain.subscribe(), chain.subscribe());
-    let (now, then, later) = (synced.clone(), synced.clone(), synced.clone());
+    let (then, later) = (synced.clone(), synced.clone());
+    let (compared, is_compared) = watch::channel(false);
     let sender = way.clone();
     tasks.spawn(async move {
-        if is_set(now).await {
+        // Whoever sees the offer may ask for an acceptance, which needs the lanes compared.
+        if is_set(is_compared).await {
             offer(&one, &sender, &terms, &addresses).await;
             offered.send_replace(true);
         }
@@ -71,6 +73,8 @@ pub(super) fn spawn(
     });
     tasks.spawn(async move {
         if is_set(later).await {
+            compare(&three).await;
+            compared.send_replace(true);
             sweep(&three, epochs).await;
         }
     });
@@ -141,14 +145,18 @@ async fn prove(seeder: &Arc<Seeder>, way: &Way, mut tip: watch::Receiver<tallow_
     }
 }
 
-/// Frees what nobody needs, once an epoch.
-async fn sweep(seeder: &Arc<Seeder>, mut tip: watch::Receiver<tallow_types::wire::ChainStatus>) {
+/// Finds lanes of the ledger that have no records here.
+async fn compare(seeder: &Arc<Seeder>) {
     let own = seeder.clone();
     match blocking(move || own.adopt()).await {
         Ok(0) => {}
         Ok(lost) => tracing::warn!(lost, "lanes without records: each is served from its next lease on"),
         Err(fault) => tracing::error!(%fault, "lanes can't be compared with the ledger"),
     }
+}
+
+/// Frees what nobody needs, once an epoch.
+async fn sweep(seeder: &Arc<Seeder>, mut tip: watch::Receiver<tallow_types::wire::ChainStatus>) {
     loop {
         let epoch = tip.borrow_and_update().epoch;
         let own = seeder.clone();

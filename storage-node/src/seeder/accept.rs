@@ -21,6 +21,7 @@ impl Seeder {
     /// # Errors
     /// A fault for the wire that says why not.
     pub fn accept(&self, terms: Terms, slot: SlotIndex) -> Result<SignedAcceptance, Fault> {
+        self.check_adopted()?;
         let _accepting = lock(&self.accepting);
         let id = terms.contract(&self.chain.id());
         let key = LaneKey { contract: id, slot };

@@ -106,6 +106,7 @@ impl World {
         };
         for n in 0..seeders {
             let seeder = world.start_seeder(n);
+            assert_eq!(seeder.adopt().expect("reads the ledger"), 0);
             world.seeders.push(seeder.clone());
             let address = Address::new(format!("/ip4/127.0.0.1/tcp/{}", 4000 + u16::from(n))).expect("short");
             let Offered::Not(tx) = seeder.offer(&terms(), std::slice::from_ref(&address)).expect("offers")
