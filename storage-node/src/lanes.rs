@@ -111,7 +111,9 @@ pub enum Refusal {
     #[error("only the device that holds the write lease may do this")]
     Forbidden,
     /// Records were lost in this lease.
-    #[error("records of this lane were lost; it is served from the lease after {floor} on")]
+    #[error(
+        "this seeder does not know all that was signed for the slot; it serves from the lease after {floor} on"
+    )]
     Lost {
         /// The lease that was current when this was noticed.
         floor: Lease,

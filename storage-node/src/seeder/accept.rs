@@ -1,9 +1,10 @@
 //! Taking a slot: what is checked before a seeder says yes, and what it remembers.
 
+use tallow_ledger::record::Contract;
 use tallow_types::contract::{Acceptance, SignedAcceptance, Terms};
 use tallow_types::fault::{Code, Fault};
 use tallow_types::limits::ACCEPTANCES_WAITING_MAX;
-use tallow_types::{Bytes, Height, SlotIndex};
+use tallow_types::{Bytes, Height, Lease, SlotIndex};
 
 use super::{Seeder, holds, is_new, lock, refused, storage, unread};
 use crate::store::{LaneKey, LaneRow, LaneUpdate, Origin};
@@ -33,19 +34,20 @@ impl Seeder {
         if ask.price > terms.price_ceiling {
             return Err(no(format!("price {} is above the ceiling {}", ask.price, terms.price_ceiling)));
         }
-        let origin = match self.contract(&id)? {
+        let contract = self.contract(&id)?;
+        let origin = match &contract {
             None => Origin::Founder,
             Some(contract) if contract.terms != terms => {
                 return Err(no("these are not the contract's terms"));
             }
-            Some(contract) if holds(&contract, slot, self.id()) => {
+            Some(contract) if holds(contract, slot, self.id()) => {
                 return Err(no("the slot is held already"));
             }
             Some(contract) if contract.lane(slot).is_some() => return Err(no("the slot is not vacant")),
             Some(contract) if contract.lanes().any(|(_, lane)| lane.seeder == self.id()) => {
                 return Err(no("this seeder holds another slot of the contract"));
             }
-            Some(contract) if is_new(&contract, slot) => Origin::Founder,
+            Some(contract) if is_new(contract, slot) => Origin::Founder,
             Some(_) => Origin::Joiner,
         };
         self.check_room(key, terms.room, ask.room)?;
@@ -58,6 +60,7 @@ impl Seeder {
                 room: row.room.max(terms.room),
                 expires: row.expires.max(Some(expires)),
                 orphan: None,
+                origin: on_return(&row, contract.as_ref()),
                 ..row
             })?,
         }
@@ -90,4 +93,13 @@ impl Seeder {
         }
         Ok(())
     }
+}
+
+/// What the records of a lane are worth that the ledger does not give to this seeder now. Others may have held the slot
+/// since: what was signed then is not known here, so the seeder keeps its promises and is silent, as one that lost its
+/// records.
+fn on_return(row: &LaneRow, contract: Option<&Contract>) -> Origin {
+    let Some((_, newest)) = row.newest else { return row.origin };
+    let granted = contract.map_or(Lease::NONE, |contract| contract.lease.last);
+    Origin::Lost { floor: granted.max(row.fence).max(newest.lease) }
 }

@@ -113,7 +113,8 @@ pub enum Origin {
     Founder,
     /// It took a slot that somebody had held: it has nothing to tell before its first commit.
     Joiner,
-    /// The ledger says that it holds the lane and there were no records: it may have signed in leases up to this one.
+    /// The records are not whole. The ledger says that it holds the lane and there were none, or older ones than the
+    /// ledger has: it may have signed in leases up to this one. Or it comes back to a slot that others may have held.
     Lost {
         /// The lease that was current when this was noticed.
         floor: Lease,

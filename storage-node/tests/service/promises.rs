@@ -1,8 +1,9 @@
 //! What a seeder may say of a lane that it does not know from the beginning.
 
-use tallow_types::SlotIndex;
 use tallow_types::fault::Code;
+use tallow_types::tx::Action;
 use tallow_types::wire::{Request, Response};
+use tallow_types::{Bounded, CommitHash, SlotIndex};
 
 use super::world::*;
 
@@ -21,4 +22,37 @@ async fn nothing_is_accepted_before_the_ledger_is_known() {
     assert_eq!(world.ask(0, accept()).await.unwrap_err().code(), Code::Behind);
     assert_eq!(seeder.adopt().unwrap(), 0);
     assert!(matches!(world.ask(0, accept()).await, Ok(Response::Accepted(_))));
+}
+
+/// Goal: a seeder that comes back to a slot does not vote with what it knew when it left. Method: sign, lose the slot,
+/// let another hold it, come back; ask for a fence before and after the next commit.
+#[tokio::test]
+async fn who_comes_back_to_a_slot_is_silent() {
+    let world = World::new(5).await;
+    let contract = world.open(4).await;
+    let lease = world.contract(contract).lease.last;
+    let first = world.sign(commit(contract, lease, 1, CommitHash::ZERO, &[Some(1)]));
+    world.store(0, contract, &[1]).await.unwrap();
+    world.countersign(0, std::slice::from_ref(&first), change(0, &[], &[1])).await.unwrap();
+    for (leaves, joins) in [(0, 4), (4, 0)] {
+        let seeder = world.seeders[leaves].id();
+        world.submit(Action::End { contract, slot: SLOT, seeder }).await.unwrap();
+        world.handle.tick(1).await.unwrap();
+        let Response::Accepted(accepted) =
+            world.ask(joins, Request::Accept { terms: world.terms(0), slot: SLOT }).await.unwrap()
+        else {
+            panic!("accepted");
+        };
+        let acceptances = Bounded::new(vec![accepted]).unwrap();
+        world.submit(Action::Fill { contract, acceptances }).await.unwrap();
+    }
+    let later = world.lease(contract).await;
+    let fence = |lease| Request::Fence { contract, slot: SLOT, lease };
+    assert_eq!(world.ask(0, fence(later)).await.unwrap_err().code(), Code::NotFound, "silent");
+    let last = world.lease(contract).await;
+    assert_eq!(world.ask(0, fence(last)).await.unwrap_err().code(), Code::NotFound, "still silent");
+    let next = world.sign(commit(contract, last, 1, first.commit.hash(), &[Some(1)]));
+    world.countersign(0, std::slice::from_ref(&next), change(1, &[], &[])).await.unwrap();
+    let Response::Fenced { fence, .. } = world.ask(0, fence(last)).await.unwrap() else { panic!("fenced") };
+    assert_eq!(fence.newest, next.commit.hash());
 }
