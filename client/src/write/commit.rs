@@ -213,6 +213,14 @@ impl Committer {
         (first..self.book.rows.len()).collect()
     }
 
+    /// The stripes of a tail that comes to nothing. Blobs may lie in the first of them: it goes on, and a later commit takes it
+    /// in as it is.
+    fn set_aside(&self, tail: &[Arc<Cell>]) {
+        let Some((first, records)) = tail.split_first() else { return };
+        self.works.uplink.register(first);
+        records.iter().for_each(|cell| self.works.uplink.free_room(cell));
+    }
+
     async fn send_tail(&self, stripes: Vec<Done>) -> Result<Vec<(Arc<Cell>, Arc<Row>)>, Trouble> {
         let mut cells = Vec::with_capacity(stripes.len());
         for Done { closed, stripe } in stripes {
@@ -224,12 +232,11 @@ impl Committer {
             match self.settled_or_lost(cell).await {
                 Some(State::Settled(row)) => sent.push((cell.clone(), row)),
                 Some(State::Failed(Failure::Lost)) | None => {
-                    // Blobs may lie in the first of them: it goes on, and a later commit takes it in as it is.
-                    cells.iter().take(1).for_each(|cell| self.works.uplink.register(cell));
+                    self.set_aside(&cells);
                     return Err(Trouble::Again(SessionError::LeaseLost));
                 }
                 Some(State::Failed(failure)) => {
-                    self.works.packer.arrived(cell);
+                    self.set_aside(&cells);
                     return Err(Trouble::Final(failure.into()));
                 }
                 Some(_) => return Err(internal("a stripe of records is in a commit already")),
@@ -269,8 +276,8 @@ impl Committer {
         let (have, need) = (verdict.signatures.len(), usize::from(works.profile.quorum()));
         if have < need {
             self.undo_rows(before, saved);
-            // Blobs may lie in the first stripe of the tail: a later commit takes it in as it is.
-            plan.tail.iter().take(1).for_each(|(cell, _)| works.uplink.register(cell));
+            let tail: Vec<_> = plan.tail.iter().map(|(cell, _)| cell.clone()).collect();
+            self.set_aside(&tail);
             works.keeper.broken().await;
             works.uplink.set_gate(false);
             if verdict.is_broken {
@@ -402,6 +409,9 @@ impl Committer {
         for (cell, _) in &plan.tail {
             works.packer.arrived(cell);
         }
+        let cells =
+            plan.fresh.cells.iter().map(|(cell, ..)| cell).chain(plan.tail.iter().map(|(cell, _)| cell));
+        works.uplink.arrived(self.book.lane_bytes().get(), cells.map(|cell| cell.ordinal));
         let signers = u8::try_from(verdict.signatures.len()).unwrap_or(u8::MAX);
         Acked { signers, slots: works.profile.slots(), dead_stripes: 0 }
     }

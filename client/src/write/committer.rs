@@ -241,7 +241,12 @@ impl Committer {
     pub async fn ensure_session(&mut self) -> Result<(), SessionError> {
         let held = *self.works.keeper.held.borrow();
         if self.session.as_ref().is_some_and(|session| Some(session.lease) == held) {
-            return Ok(());
+            if self.works.uplink.seats().len() >= usize::from(self.works.profile.quorum()) {
+                return Ok(());
+            }
+            // Too many dropped out: under a new lease all of them are asked again.
+            self.works.uplink.set_gate(false);
+            self.works.keeper.broken().await;
         }
         self.session = None;
         let patience = self.works.tuning.patience;
@@ -299,7 +304,7 @@ impl Committer {
         let sitting = begun.promised.iter().map(|(seat, _)| seat).chain(&begun.silent).cloned().collect();
         works.uplink.set_seats(sitting);
         works.uplink.ledger_time.store(begun.now.get(), Ordering::Relaxed);
-        works.uplink.set_room(begun.contract.terms.room.get(), self.room_used());
+        works.uplink.set_room(begun.contract.terms.room.get(), self.book.lane_bytes().get());
         self.tell_packer();
         self.adopt_known();
         Ok(Session { lease: begun.lease, lanes, fetcher, trees, sequence: 0, failed: begun.failed })
@@ -310,11 +315,6 @@ impl Committer {
         let leaves =
             self.book.lane(slot).map_err(|leaf| bug(format!("a root of leaf {leaf} is not known")))?;
         SumTree::from_leaves(leaves.iter().map(Option::as_ref)).map_err(|error| bug(error.to_string()))
-    }
-
-    fn room_used(&self) -> u64 {
-        let settled: u64 = self.works.uplink.settled().iter().map(|(_, row)| u64::from(row.slice_len)).sum();
-        self.book.lane_bytes().get() + settled
     }
 
     pub fn tell_packer(&self) {
@@ -337,6 +337,7 @@ impl Committer {
             if let Some(at) = at {
                 cell.set(State::Committed { leaf: LeafIndex::new(at as u64), stripe: row.stripe });
                 self.works.packer.arrived(&cell);
+                self.works.uplink.free_room(&cell);
             }
         }
     }

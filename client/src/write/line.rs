@@ -111,6 +111,9 @@ pub(crate) async fn settle(uplink: Arc<Uplink>, cell: Arc<Cell>, flight: Arc<Fli
             }
         }
     };
+    if matches!(state, State::Failed(_)) {
+        uplink.free_room(&cell);
+    }
     cell.set(state);
     uplink.ended.send_modify(|count| *count += 1);
 }

@@ -69,6 +69,17 @@ struct Inner {
 }
 
 impl Inner {
+    /// Where a chunk will be. One in a stripe that failed has to be packed again.
+    fn coming(&mut self, id: &ChunkId, usage: &Usage) -> Option<Placement> {
+        let coming = self.coming.get(id)?.clone();
+        if matches!(&coming, Placement::Coming { cell, .. } if matches!(cell.state(), State::Failed(_))) {
+            self.coming.remove(id);
+            return None;
+        }
+        usage.add(&coming);
+        Some(coming)
+    }
+
     fn used(&self) -> BTreeSet<LeafIndex> {
         self.usages.iter().filter_map(Weak::upgrade).flat_map(|usage| usage.leaves()).collect()
     }
@@ -129,9 +140,8 @@ impl Packer {
 
     /// Where a chunk is already, if it is.
     pub fn find(&self, id: &ChunkId, usage: &Usage) -> Result<Option<Placement>, LocalError> {
-        if let Some(coming) = self.lock().coming.get(id) {
-            usage.add(coming);
-            return Ok(Some(coming.clone()));
+        if let Some(coming) = self.lock().coming(id, usage) {
+            return Ok(Some(coming));
         }
         let Some((stripe, chunk)) = self.db.keyed::<Known>(CHUNKS, id.as_bytes())? else { return Ok(None) };
         let inner = self.lock();
@@ -167,9 +177,8 @@ impl Packer {
         usage: &Usage,
     ) -> Option<(Placement, Option<Closed>)> {
         let mut inner = self.lock();
-        if let Some(coming) = inner.coming.get(&id) {
-            usage.add(coming);
-            return Some((coming.clone(), None));
+        if let Some(coming) = inner.coming(&id, usage) {
+            return Some((coming, None));
         }
         let closed = if inner.builder.fits(sealed.len()) { None } else { self.cut(&mut inner) };
         let offset = inner.builder.push(sealed).ok()?;
@@ -226,7 +235,65 @@ impl Packer {
     pub fn arrived(&self, cell: &Cell) {
         let mut inner = self.lock();
         for packed in cell.chunks() {
-            inner.coming.remove(&packed.id);
+            let is_here = |coming: &Placement| matches!(coming, Placement::Coming { cell: other, .. } if other.ordinal == cell.ordinal);
+            if inner.coming.get(&packed.id).is_some_and(is_here) {
+                inner.coming.remove(&packed.id);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tallow_types::id::{AccountId, ChainId};
+
+    use super::*;
+    use crate::db::IfLocked;
+    use crate::write::cell::Failure;
+
+    /// Goal: a stripe that failed does not stand in the way of its chunks. Method: pack one, fail its stripe, pack it again; then
+    /// the old stripe is done with.
+    #[test]
+    fn chunks_of_failed_stripes_are_packed_again() {
+        let db = Db::open(None, &ChainId::new([1; 32]), &AccountId::new([1; 32]), IfLocked::Fail);
+        let profile = Profile::from_k_of_n(2, 4).expect("valid");
+        let packer = Packer::new(profile, 1 << 20, Arc::new(db.expect("opens")));
+        let (id, usage) = (ChunkId::new([7; 32]), packer.usage());
+        let cell_of = |placement: Option<Placement>| match placement {
+            Some(Placement::Coming { cell, .. }) => cell.ordinal,
+            _ => panic!("it is not coming"),
+        };
+        let first = packer.push(id, (&[1; 100], 80), &usage).map(|(placement, _)| placement);
+        let failed = packer.close().expect("it has something in it").cell;
+        assert_eq!(cell_of(first), failed.ordinal);
+        assert_eq!(cell_of(packer.find(&id, &usage).expect("reads")), failed.ordinal);
+        failed.set(State::Failed(Failure::Internal("for the test".into())));
+        assert!(packer.find(&id, &usage).expect("reads").is_none());
+        let again = packer.push(id, (&[1; 100], 80), &usage).map(|(placement, _)| placement);
+        assert_ne!(cell_of(again), failed.ordinal);
+        packer.arrived(&failed);
+        assert_ne!(cell_of(packer.find(&id, &usage).expect("reads")), failed.ordinal);
+    }
+
+    /// Goal: what a put refers to is kept for as long as the put lives, and no longer. Method: two puts share a stripe that is
+    /// committed; end one, then the other.
+    #[test]
+    fn usage_keeps_leaves() {
+        let db = Db::open(None, &ChainId::new([1; 32]), &AccountId::new([1; 32]), IfLocked::Fail);
+        let profile = Profile::from_k_of_n(2, 4).expect("valid");
+        let packer = Packer::new(profile, 1 << 20, Arc::new(db.expect("opens")));
+        let (one, two) = (packer.usage(), packer.usage());
+        let id = ChunkId::new([7; 32]);
+        packer.push(id, (&[1; 100], 80), &one).expect("fits");
+        assert!(packer.find(&id, &two).expect("reads").is_some());
+        let cell = packer.close().expect("it has something in it").cell;
+        assert!(packer.used().is_empty());
+        let leaf = LeafIndex::new(5);
+        cell.set(State::Committed { leaf, stripe: StripeId::new([5; 16]) });
+        drop(one);
+        assert_eq!(packer.used(), BTreeSet::from([leaf]));
+        assert!(packer.retire([leaf]).is_empty());
+        drop(two);
+        assert_eq!(packer.retire([leaf]), [leaf]);
     }
 }

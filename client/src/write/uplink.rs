@@ -85,10 +85,18 @@ pub(crate) struct Uplink {
 }
 
 /// Room of a lane: what there is, and what stripes on their way and in the commit take.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Room {
     limit: u64,
-    used: u64,
+    committed: u64,
+    /// By the ordinal of their cells.
+    coming: BTreeMap<u64, u64>,
+}
+
+impl Room {
+    fn used(&self) -> u64 {
+        self.coming.values().fold(self.committed, |sum, bytes| sum.saturating_add(*bytes))
+    }
 }
 
 struct Coded {
@@ -173,6 +181,7 @@ impl Uplink {
     pub fn fail_all(&self) {
         let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         for cell in cells.values().filter(|cell| matches!(cell.state(), State::Moving | State::Sending)) {
+            self.free_room(cell);
             cell.set(State::Failed(Failure::Lost));
         }
     }
@@ -234,24 +243,39 @@ impl Uplink {
     }
 
     /// Room of a lane, and what the commit takes of it.
-    pub fn set_room(&self, limit: u64, used: u64) {
-        *self.room.lock().unwrap_or_else(PoisonError::into_inner) = Room { limit, used };
+    pub fn set_room(&self, limit: u64, committed: u64) {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        (room.limit, room.committed) = (limit, committed);
+    }
+
+    /// What the commit takes now, and which stripes are not on their way any more.
+    pub fn arrived(&self, committed: u64, cells: impl IntoIterator<Item = u64>) {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.committed = committed;
+        for ordinal in cells {
+            room.coming.remove(&ordinal);
+        }
+    }
+
+    /// A stripe came to nothing: its room is free again.
+    pub fn free_room(&self, cell: &Cell) {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner).coming.remove(&cell.ordinal);
     }
 
     /// Bytes of a lane that the commit and stripes on their way take.
     pub fn room_used(&self) -> u64 {
-        self.room.lock().unwrap_or_else(PoisonError::into_inner).used
+        self.room.lock().unwrap_or_else(PoisonError::into_inner).used()
     }
 
-    fn take_room(&self, slice_len: u32) -> Result<(), Failure> {
+    fn take_room(&self, cell: &Cell, slice_len: u32) -> Result<(), Failure> {
         let bytes = tallow_types::unit::Bytes::new;
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        let after = room.used.saturating_add(u64::from(slice_len));
-        if after > room.limit {
+        let used = room.used();
+        if used.saturating_add(u64::from(slice_len)) > room.limit {
             let need = bytes(u64::from(slice_len));
-            return Err(Failure::NoRoom { used: bytes(room.used), room: bytes(room.limit), need });
+            return Err(Failure::NoRoom { used: bytes(used), room: bytes(room.limit), need });
         }
-        room.used = after;
+        room.coming.insert(cell.ordinal, u64::from(slice_len));
         Ok(())
     }
 
@@ -275,11 +299,12 @@ impl Uplink {
             self.register(&cell);
         }
         let Ok(memory) = self.memory.clone().acquire_owned().await else { return };
-        let sent = match self.take_room(stripe.layout().slice_len()) {
+        let sent = match self.take_room(&cell, stripe.layout().slice_len()) {
             Ok(()) => self.code_and_queue(&cell, stripe, id, memory).await,
             Err(failure) => Err(failure),
         };
         if let Err(failure) = sent {
+            self.free_room(&cell);
             cell.set(State::Failed(failure));
             self.ended.send_modify(|count| *count += 1);
         }

@@ -171,3 +171,29 @@ async fn puts_fill_vacant_slots() {
     assert_eq!((health.held, health.width), (6, 6));
     client.close().await.unwrap();
 }
+
+/// Goal: once enough seeders are back, a put that failed works when it is made again by the same client. Method: full disks for
+/// one put of a large blob, and for one of a small blob that shares its stripe with the records; then the same puts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failed_puts_leave_nothing_behind() {
+    let world = World::new(6).await;
+    let client = world.client(1).await;
+    write(&client, "before", vec![1]).await.unwrap();
+    for len in [1_400_000, 20_000] {
+        let bytes = noise(len, usize::try_from(len).unwrap());
+        let refuse = |full: bool| {
+            for n in [1, 4, 5] {
+                world.services[n].refuses.store(full, Ordering::Relaxed);
+            }
+        };
+        refuse(true);
+        let error = write(&client, "blob", bytes.clone()).await.unwrap_err();
+        assert!(matches!(error, PutError::TooFew { have: 3, need: 4, .. }), "{len}: {error}");
+        refuse(false);
+        let report = write(&client, "blob", bytes.clone()).await;
+        let report = report.unwrap_or_else(|error| panic!("{len}: {error}"));
+        assert_eq!(report.signers, 6, "{len}: {report:?}");
+        assert_eq!(read(&client, "blob").await.unwrap(), bytes);
+    }
+    client.close().await.unwrap();
+}
