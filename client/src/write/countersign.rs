@@ -12,7 +12,7 @@ use tallow_types::id::{ChainId, ContractId};
 use tallow_types::unit::{LeafIndex, SlotIndex};
 use tallow_types::wire::{Request, Response};
 
-use super::lanes::{Made, Standing, path};
+use super::lanes::{Standing, Trail, path};
 use super::uplink::Uplink;
 use crate::book::Book;
 use crate::error::Blame;
@@ -24,7 +24,7 @@ use crate::sync::whole_lane;
 /// Where the lanes of a contract stand under one lease.
 pub(crate) struct Lanes {
     pub base: Option<SignedCommit>,
-    pub made: Vec<Made>,
+    pub made: Trail,
     standing: BTreeMap<SlotIndex, Standing>,
 }
 
@@ -46,7 +46,7 @@ impl Verdict {
 
 impl Lanes {
     pub fn new(base: Option<SignedCommit>) -> Self {
-        Self { base, made: Vec::new(), standing: BTreeMap::new() }
+        Self { base, made: Trail::default(), standing: BTreeMap::new() }
     }
 
     /// Says where a lane stands; until then it is asked.
@@ -75,8 +75,8 @@ impl Lanes {
         if hash == self.base.as_ref().map(|signed| signed.commit.hash()) {
             return Some(Standing::Base);
         }
-        if let Some(at) = self.made.iter().position(|made| Some(made.signed.commit.hash()) == hash) {
-            return Some(Standing::Signed(at + 1));
+        if let Some(standing) = hash.and_then(|hash| self.made.standing(hash)) {
+            return Some(standing);
         }
         let leaves = newest.map_or(LeafIndex::ZERO, |signed| signed.commit.leaves);
         whole_lane(fetcher, seat, leaves).await.map(Standing::Elsewhere)
@@ -117,7 +117,7 @@ impl Lanes {
             }
         }
         for signature in &verdict.signatures {
-            self.standing.insert(signature.slot, Standing::Signed(self.made.len()));
+            self.standing.insert(signature.slot, Standing::Signed(self.made.count()));
         }
         for seat in seats.iter().filter(|seat| !done.contains(&seat.slot)) {
             // It may have signed and be slow to say so: it is asked again when its turn comes.

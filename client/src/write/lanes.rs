@@ -2,6 +2,7 @@
 
 use tallow_types::codec::Bounded;
 use tallow_types::commit::{LaneChange, Leaf, SignedCommit};
+use tallow_types::id::CommitHash;
 use tallow_types::limits::COMMIT_CHAIN_MAX;
 use tallow_types::unit::LeafIndex;
 
@@ -25,29 +26,62 @@ pub(crate) struct Made {
     pub dropped: Vec<LeafIndex>,
 }
 
-/// Commits and change that bring a lane to the last of `made`, whose leaves in this slot are `target`. `None` if it is too
-/// far for one message.
+/// The newest commits of a lease: as many as one message may show, and the one before them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trail {
+    made: Vec<Made>,
+    /// How many there were before those.
+    forgotten: usize,
+}
+
+impl Trail {
+    pub fn push(&mut self, made: Made) {
+        self.made.push(made);
+        if self.made.len() > COMMIT_CHAIN_MAX + 1 {
+            self.made.remove(0);
+            self.forgotten += 1;
+        }
+    }
+
+    /// How many were made.
+    pub fn count(&self) -> usize {
+        self.forgotten + self.made.len()
+    }
+
+    pub fn last(&self) -> Option<&Made> {
+        self.made.last()
+    }
+
+    /// Where a seeder stands that signed this commit last.
+    pub fn standing(&self, commit: CommitHash) -> Option<Standing> {
+        let at = self.made.iter().position(|made| made.signed.commit.hash() == commit)?;
+        Some(Standing::Signed(self.forgotten + at + 1))
+    }
+}
+
+/// Commits and change that bring a lane to the last commit of the trail, whose leaves in this slot are `target`. `None` if it
+/// is too far for one message.
 pub(crate) fn path(
     standing: &Standing,
     base_leaves: LeafIndex,
-    made: &[Made],
+    trail: &Trail,
     target: &Leaves,
 ) -> Option<(Vec<SignedCommit>, LaneChange)> {
+    let made = &trail.made;
+    let from_base = (trail.forgotten == 0).then_some(0);
     let (signed, change) = match standing {
         // It has signed the last one already and is asked again for its answer.
-        Standing::Signed(count) if *count == made.len() && *count > 0 => {
+        Standing::Signed(count) if *count == trail.count() && *count > 0 => {
             let keep = made.last()?.signed.commit.leaves;
-            (*count - 1, change(keep, Vec::new(), &[])?)
+            (made.len() - 1, change(keep, Vec::new(), &[])?)
         }
-        Standing::Base => (0, forward(base_leaves, made, target)?),
+        Standing::Base | Standing::Signed(0) => (from_base?, forward(base_leaves, made, target)?),
         Standing::Signed(count) => {
-            let keep = match count.checked_sub(1) {
-                Some(last) => made.get(last)?.signed.commit.leaves,
-                None => base_leaves,
-            };
-            (*count, forward(keep, made.get(*count..)?, target)?)
+            let signed = count.checked_sub(trail.forgotten)?;
+            let keep = made.get(signed.checked_sub(1)?)?.signed.commit.leaves;
+            (signed, forward(keep, made.get(signed..)?, target)?)
         }
-        Standing::Elsewhere(leaves) => (0, between(leaves, target)?),
+        Standing::Elsewhere(leaves) => (from_base?, between(leaves, target)?),
     };
     let chain: Vec<SignedCommit> = made.get(signed..)?.iter().map(|made| made.signed.clone()).collect();
     (!chain.is_empty() && chain.len() <= COMMIT_CHAIN_MAX).then_some((chain, change))
@@ -84,7 +118,10 @@ fn change(keep: LeafIndex, dropped: Vec<LeafIndex>, appended: &[Option<Leaf>]) -
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tallow_types::id::{SliceRoot, StripeId};
+    use tallow_types::commit::Commit;
+    use tallow_types::id::{ChainId, ContractId, SliceRoot, StripeId};
+    use tallow_types::sign::Keypair;
+    use tallow_types::unit::{Incarnation, Lease, Sequence};
 
     use super::*;
 
@@ -100,6 +137,48 @@ mod tests {
             lane[usize::try_from(leaf.get()).expect("small")] = None;
         }
         lane
+    }
+
+    fn made(sequence: u64) -> Made {
+        let commit = Commit {
+            contract: ContractId::new([1; 32]),
+            lease: Lease { incarnation: Incarnation::ZERO, counter: 1 },
+            sequence: Sequence::new(sequence),
+            previous: CommitHash::ZERO,
+            leaves: LeafIndex::new(sequence),
+            width: 1,
+            slots: Bounded::empty(),
+            catalog_head: Bounded::empty(),
+            repair_head: Bounded::empty(),
+        };
+        let signed = commit.sign(&ChainId::new([1; 32]), &Keypair::from_seed(&[1; 32]));
+        Made { signed, dropped: Vec::new() }
+    }
+
+    /// Goal: a lease that is renewed for long takes no more memory, and a lane that is as far behind as one message allows still
+    /// catches up. Method: many commits of one leaf each; lanes that stand everywhere.
+    #[test]
+    fn old_commits_are_forgotten() {
+        let (mut trail, total) = (Trail::default(), 3 * COMMIT_CHAIN_MAX);
+        for sequence in 1..=total {
+            trail.push(made(sequence as u64));
+        }
+        assert_eq!((trail.count(), trail.made.len()), (total, COMMIT_CHAIN_MAX + 1));
+        let target: Leaves = vec![Some(leaf(1)); total];
+        let found = |standing: &Standing| path(standing, LeafIndex::ZERO, &trail, &target);
+        for count in 1..=total {
+            let missed = total - count;
+            let Some((chain, change)) = found(&Standing::Signed(count)) else {
+                assert!(missed > COMMIT_CHAIN_MAX, "{missed} behind");
+                continue;
+            };
+            assert!(missed <= COMMIT_CHAIN_MAX);
+            assert_eq!((chain.len(), change.appended.len()), (missed.max(1), missed));
+            assert_eq!(chain[0].commit.sequence.get() as usize, total + 1 - missed.max(1));
+        }
+        assert!(found(&Standing::Base).is_none() && found(&Standing::Elsewhere(Vec::new())).is_none());
+        let hash = trail.last().map(|made| made.signed.commit.hash()).expect("made");
+        assert!(matches!(trail.standing(hash), Some(Standing::Signed(count)) if count == total));
     }
 
     fn lanes() -> impl Strategy<Value = Leaves> {
