@@ -56,26 +56,25 @@ impl Committer {
         if healed.is_empty() {
             return Ok(report);
         }
-        for patient in &healed {
-            for row in
-                self.book.rows.iter_mut().flatten().filter(|row| !row.present.contains(patient.seat.slot))
-            {
-                row.present.insert(patient.seat.slot);
-                row.is_covered = false;
-            }
-        }
         self.seat_healed(&healed);
-        let healed: Vec<SlotIndex> = healed.iter().map(|patient| patient.seat.slot).collect();
+        let healed = healed.iter().map(|patient| patient.seat.slot);
+        let healed: Vec<_> = healed.map(|slot| (slot, self.book.mark_present(slot))).collect();
         progress.stage(Stage::Committing);
-        self.commit_alone().await?;
+        let committed = self.commit_alone().await;
         let lost = self.works.uplink.lost();
-        for slot in healed {
-            match lost.iter().find(|blame| blame.slot == slot.get()) {
+        for (slot, marked) in healed {
+            let blame = lost.iter().find(|blame| blame.slot == slot.get());
+            if committed.is_err() || blame.is_some() {
+                // What its seeder did not sign for, it need not keep.
+                self.book.unmark_present(slot, &marked);
+                self.changed.extend(marked.iter().map(|(leaf, _)| *leaf));
+            }
+            match blame {
                 Some(blame) => report.failed.push(blame.clone()),
                 None => report.caught_up.push(slot.get()),
             }
         }
-        Ok(report)
+        committed.map(|()| report)
     }
 
     /// Gives vacant slots to seeders that accept.
