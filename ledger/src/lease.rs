@@ -61,6 +61,7 @@ pub fn ask(record: &LeaseRecord, device: PublicKey, at: &Moment) -> Result<Lease
 /// # Errors
 /// [`LeaseRefusal::NotHolder`] if it has neither.
 pub fn release(record: &LeaseRecord, device: PublicKey, at: &Moment) -> Result<LeaseRecord, Refusal> {
+    let held = record.holder.is_some_and(|holder| holder.device == device);
     let mut lease = hand_over(record.clone(), at)?;
     if lease.holder.is_some_and(|holder| holder.device == device) {
         lease.holder = None;
@@ -71,6 +72,11 @@ pub fn release(record: &LeaseRecord, device: PublicKey, at: &Moment) -> Result<L
     }
     if lease.waiting == Some(device) {
         lease.waiting = None;
+        return Ok(lease);
+    }
+    // Its time was over, and the device that waited has it: given back already. A refusal would undo the handover, and
+    // if that device is dead, nobody else would bring it about.
+    if held {
         return Ok(lease);
     }
     Err(LeaseRefusal::NotHolder { device }.into())

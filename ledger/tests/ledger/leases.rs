@@ -147,6 +147,21 @@ fn dead_waiters_do_not_block() {
     assert_eq!(l.now(), (5, Some(device(B)), None), "A's term, 4, passed unused");
 }
 
+/// Goal: giving back a lease that ran out brings the handover about, so that a dead successor blocks no longer than its
+/// term. Method: A gives back after its expiry while a dead B waits; once B's term is over, A asks again.
+#[test]
+fn a_late_release_hands_over() {
+    let mut l = Leased::new();
+    let (a, b) = (l.ask(A), l.ask(B));
+    l.world.pass(vec![a, b]);
+    let (expiry, give) = (l.expires(), l.give(A));
+    assert_eq!(l.at(expiry, give), None);
+    assert_eq!(l.now(), (2, Some(device(B)), None));
+    let (expiry, a) = (l.expires(), l.ask(A));
+    assert_eq!(l.at(expiry, a), None);
+    assert_eq!(l.now(), (3, Some(device(A)), None));
+}
+
 /// Goal: after a rebuild every lease number leads with the new incarnation, the holder's own included. Method: renew
 /// across it.
 #[test]
