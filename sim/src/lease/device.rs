@@ -250,8 +250,11 @@ impl Device {
                 self.known.clear();
                 OpKind::Fence { lease, slots: slots.clone(), good: BTreeMap::new(), bad: BTreeSet::new() }
             }
+            // Those that stand on it first, as the client's shell does; then the others, which may have it behind them.
             Effect::Show { commit, ref from } => {
-                OpKind::Show { commit, from: from.iter().copied().collect(), asked: false }
+                let others = self.profile.slot_indices().filter(|slot| !from.contains(slot));
+                let from = from.iter().copied().chain(others).collect();
+                OpKind::Show { commit, from, asked: false }
             }
             Effect::Ready { lease, base } => return self.begin_writing(cx, lease, base),
             Effect::HandOver => return self.close(),
