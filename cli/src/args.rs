@@ -256,7 +256,8 @@ Examples:
 pub enum Dev {
     /// Start the network in a folder, make it if it is new, and make it the current one
     #[command(
-        after_help = "One validator and N seeders run as processes of their own until `tallow dev down`.
+        after_help = "One validator and N seeders run as processes of their own until `tallow dev down`. Where the
+network is up already it only becomes the current one.
 
 Examples:
   tallow dev up

@@ -37,19 +37,15 @@ impl Context {
 
     /// The network of `--network`, else the current one.
     pub fn network(&self) -> Result<Chosen> {
-        let current = self.home.current()?;
         if let Some(network) = &self.global.network {
-            // The same network as the current development one keeps its conveniences.
-            let dev = match current {
-                Some(Current::Dev(dir)) => {
-                    let folder = Folder::at(&dir)?;
-                    folder.genesis().is_ok_and(|genesis| genesis.chain() == network.chain).then_some(folder)
-                }
-                _ => None,
-            };
+            // A development network of this home keeps its conveniences, also when another is the current one.
+            let folder = self.home.folder(&network.chain).map(|dir| Folder::at(&dir)).transpose()?;
+            let is_it =
+                |folder: &Folder| folder.genesis().is_ok_and(|genesis| genesis.chain() == network.chain);
+            let dev = folder.filter(is_it);
             return Ok(Chosen { network: network.clone(), dev });
         }
-        match current {
+        match self.home.current()? {
             Some(Current::Named(network)) => Ok(Chosen { network, dev: None }),
             Some(Current::Dev(dir)) => {
                 let folder = Folder::at(&dir)?;
@@ -89,6 +85,9 @@ pub fn running(folder: &Folder) -> Result<State> {
     if folder.holder()?.is_none() {
         return Err(down());
     }
-    // Held but without a state: it is just starting or stopping.
-    State::read(&folder.path("state.json"))?.ok_or_else(down)
+    State::read(&folder.path("state.json"))?.ok_or_else(|| {
+        let dir = folder.dir().display();
+        Failure::unavailable(format!("the development network in {dir} is just starting or stopping"))
+            .hint("type it again in a moment")
+    })
 }

@@ -2,6 +2,7 @@
 
 pub mod fleet;
 pub mod folder;
+mod fund;
 mod hold;
 pub mod rebuild;
 pub mod remote;

@@ -3,6 +3,7 @@
 //! ```text
 //! <home>/network               current network: a network string, or "dev <folder>"
 //! <home>/wallets/<chain id>    wallet file, mode 0600
+//! <home>/folders/<chain id>    folder of a development network that was up
 //! <home>/clients/<chain id>/<account>/   the client library's folder: cache, journal and number of this device
 //! ```
 //!
@@ -97,6 +98,24 @@ impl Home {
         };
         let path = self.pointer();
         private_dir(&self.dir)?;
+        wallet::write_secret(&path, text.as_bytes(), true)
+            .map_err(|error| file_failed("write", &path, &error))
+    }
+
+    /// The folder of a development network, if one of that id was ever current here. What is in the folder now may be
+    /// another network.
+    pub fn folder(&self, chain: &ChainId) -> Option<PathBuf> {
+        let path = self.dir.join("folders").join(chain.to_string());
+        std::fs::read_to_string(path).ok().map(|text| PathBuf::from(text.trim_end_matches('\n')))
+    }
+
+    /// Notes the folder of a development network, and makes it the current one.
+    pub fn set_folder(&self, chain: &ChainId, dir: &Path) -> Result<()> {
+        self.set_current(&Current::Dev(dir.to_owned()))?;
+        let folders = self.dir.join("folders");
+        private_dir(&folders)?;
+        let path = folders.join(chain.to_string());
+        let text = format!("{}\n", dir.display());
         wallet::write_secret(&path, text.as_bytes(), true)
             .map_err(|error| file_failed("write", &path, &error))
     }

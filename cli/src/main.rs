@@ -75,6 +75,8 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Dev(Dev::Supervise { dir, adopt, ephemeral }) => {
             dev::supervisor::run(&dir, adopt, ephemeral).await
         }
+        // It waits for the supervisor to clean up, also when it is stopped.
+        Command::Dev(Dev::Up(args)) => commands::dev::up(&Context::new(cli.global)?, args).await,
         Command::Demo(args) => demo::run(&Context::new(cli.global)?, args).await,
         Command::Seed(Seed::Run(args)) => {
             let ctx = Context::new(cli.global)?;

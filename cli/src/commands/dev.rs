@@ -1,5 +1,6 @@
 //! `tallow dev`: a network of one's own on this machine.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
@@ -15,51 +16,100 @@ use tokio::process::{Child, Command};
 
 use crate::args::{Dev, DevUp};
 use crate::context::{Context, running};
-use crate::dev::folder::{Folder, Plan};
+use crate::dev::folder::{Folder, Plan, VALIDATOR};
 use crate::dev::rebuild;
 use crate::dev::remote::Remote;
 use crate::dev::state::State;
 use crate::dev::supervisor::{Report, already_up};
 use crate::failure::{Failure, Result, file_failed};
-use crate::home::Current;
+use crate::stop::Stop;
 use crate::{human, output};
 
 /// Most seeders of a development network: the most slots that a contract has.
 const SEEDERS_MAX: u8 = 255;
 /// How long the supervisor may take to stop.
 const STOP: Duration = Duration::from_secs(40);
+/// After how long without news a person is told what is awaited.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Runs one of the commands.
 pub async fn run(ctx: &Context, command: Dev) -> Result<()> {
     match command {
-        Dev::Up(args) => up(ctx, args).await,
         Dev::Down(args) => down(ctx, &ctx.dev_folder(args.dir.as_deref())?).await,
         Dev::Status(args) => status(ctx, &ctx.dev_folder(args.dir.as_deref())?).await,
         Dev::Tick { epochs, dir } => tick(ctx, &ctx.dev_folder(dir.dir.as_deref())?, epochs).await,
-        Dev::Supervise { .. } => Err(Failure::bug("the supervisor has a way of its own")),
+        Dev::Up(_) | Dev::Supervise { .. } => Err(Failure::bug("this command has a way of its own")),
     }
 }
 
-async fn up(ctx: &Context, args: DevUp) -> Result<()> {
+/// Starts the network in a folder, or finds it running; either way it is the current one then.
+pub async fn up(ctx: &Context, args: DevUp) -> Result<()> {
+    let mut stop = Stop::listen()?;
     let folder = ctx.dev_folder(args.dir.dir.as_deref())?;
+    if folder.holder()?.is_some() && !args.rebuild_validator {
+        return up_already(ctx, &folder, &args);
+    }
     let (plan, new) = prepare(&folder, &args, Params::dev())?;
     let adopt = rebuild::check(&folder, &plan, args.rebuild_validator)?;
     let mut supervisor = launch(&folder, adopt, false)?;
-    let state = wait_until_ready(ctx, &folder, &plan, &mut supervisor).await?;
-    ctx.home.set_current(&Current::Dev(folder.dir().to_owned()))?;
+    let outcome = tokio::select! {
+        outcome = wait_until_ready(ctx, &folder, &plan, &mut supervisor) => outcome,
+        failure = stop.asked() => Err(failure),
+    };
+    let (state, missing) = match outcome {
+        Ok(up) => up,
+        Err(failure) => {
+            // Nothing is left of a start that failed: the supervisor ends with its input.
+            drop(supervisor.stdin.take());
+            if tokio::time::timeout(STOP, supervisor.wait()).await.is_err() {
+                let _ = supervisor.kill().await;
+            }
+            return Err(failure);
+        }
+    };
+    for failure in &missing {
+        ctx.out.warn(format!("{failure}; the network goes on without it"));
+    }
+    tell_up(ctx, &folder, &plan, &state, if new { Up::New } else { Up::Again })
+}
+
+/// How a network came to be up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Up {
+    New,
+    Again,
+    Already,
+}
+
+/// A network that runs becomes the current one.
+fn up_already(ctx: &Context, folder: &Folder, args: &DevUp) -> Result<()> {
+    let state = running(folder)?;
+    let plan = folder.plan()?.ok_or_else(|| Failure::bug("a network runs that was never made"))?;
+    refuse_other_plan(folder, &plan, args)?;
+    tell_up(ctx, folder, &plan, &state, Up::Already)
+}
+
+fn tell_up(ctx: &Context, folder: &Folder, plan: &Plan, state: &State, how: Up) -> Result<()> {
     let network = state.network()?;
+    ctx.home.set_folder(&network.chain, folder.dir())?;
     let value = json!({
         "dir": folder.dir().display().to_string(),
-        "new": new,
+        "new": how == Up::New,
+        "was_up": how == Up::Already,
         "network": network.to_string(),
         "chain": network.chain.to_string(),
         "seeders": plan.seeders,
-        "profile": profile_text(&plan)?,
+        "profile": profile_text(plan)?,
         "pid": state.pid,
+        "missing": state.missing(),
     });
     let has_wallet = ctx.home.wallet(&network.chain).exists();
     ctx.out.result("dev-up", value, || {
-        let what = if new { "a new network" } else { "the network again" };
+        let what = match how {
+            Up::New => "a new network",
+            Up::Again => "the network again",
+            Up::Already => "the network was up already; it is the current one now:",
+        };
         let next = if has_wallet { "tallow put FILE" } else { "tallow wallet new" };
         format!(
             "{what} in {}: a validator and {}, each a process\nnetwork  {network}\nnext     {next}\n",
@@ -116,7 +166,8 @@ fn refuse_other_plan(folder: &Folder, plan: &Plan, args: &DevUp) -> Result<()> {
     .hint("make another in another folder: tallow dev up --dir DIR .."))
 }
 
-/// Starts the supervisor of a folder. An ephemeral one lives as long as its standard input is open.
+/// Starts the supervisor of a folder. It gives up when its standard input ends before its network is up; an ephemeral
+/// one later too.
 pub fn launch(folder: &Folder, adopt: bool, ephemeral: bool) -> Result<Child> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::unavailable("cannot find this program's own file").because(&error))?;
@@ -128,38 +179,43 @@ pub fn launch(folder: &Folder, adopt: bool, ephemeral: bool) -> Result<Child> {
         command.arg("--adopt");
     }
     if ephemeral {
-        command.arg("--ephemeral").stdin(Stdio::piped());
-    } else {
-        command.stdin(Stdio::null());
+        command.arg("--ephemeral");
     }
-    command.stdout(Stdio::piped()).stderr(errors).current_dir("/");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors).current_dir("/");
     command.spawn().map_err(|error| Failure::unavailable("cannot start the supervisor").because(&error))
 }
 
-/// Follows the reports of a supervisor until its network is up.
+/// Follows the reports of a supervisor until its network is up: the state, and why some seeders are not.
 pub async fn wait_until_ready(
     ctx: &Context,
     folder: &Folder,
     plan: &Plan,
     supervisor: &mut Child,
-) -> Result<State> {
+) -> Result<(State, Vec<Failure>)> {
     let reports = supervisor.stdout.take().expect("its output is a pipe");
     let mut lines = BufReader::new(reports).lines();
     let bar = starting_bar(ctx, u64::from(plan.seeders) + 1);
+    let mut awaited: BTreeSet<String> = plan.seeder_names().chain([VALIDATOR.to_owned()]).collect();
+    let mut missing = Vec::new();
+    let read =
+        |failure| Failure::from_json(&failure).unwrap_or_else(|| Failure::bug("the supervisor failed"));
     loop {
-        let line = lines.next_line().await.ok().flatten();
+        let Ok(line) = tokio::time::timeout(SILENCE, lines.next_line()).await else {
+            let names: Vec<&str> = awaited.iter().map(String::as_str).collect();
+            bar.suspend(|| ctx.out.note(format!("still waiting for {}", names.join(", "))));
+            continue;
+        };
+        let line = line.ok().flatten();
         let report = line.as_deref().and_then(|line| serde_json::from_str(line).ok());
         match report {
             Some(Report::Up(name)) => {
                 bar.inc(1);
+                awaited.remove(&name);
                 bar.set_message(name);
             }
             Some(Report::Ready) => break,
-            Some(Report::Failed(failure)) => {
-                return Err(
-                    Failure::from_json(&failure).unwrap_or_else(|| Failure::bug("the supervisor failed"))
-                );
-            }
+            Some(Report::Missing(failure)) => missing.push(read(failure)),
+            Some(Report::Failed(failure)) => return Err(read(failure)),
             None => {
                 let log = folder.path("supervisor.log");
                 return Err(Failure::unavailable("the network did not come up")
@@ -168,7 +224,9 @@ pub async fn wait_until_ready(
         }
     }
     bar.finish_and_clear();
-    State::read(&folder.path("state.json"))?.ok_or_else(|| Failure::bug("the supervisor wrote no state"))
+    let state = State::read(&folder.path("state.json"))?
+        .ok_or_else(|| Failure::bug("the supervisor wrote no state"))?;
+    Ok((state, missing))
 }
 
 fn starting_bar(ctx: &Context, nodes: u64) -> indicatif::ProgressBar {

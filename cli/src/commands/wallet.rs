@@ -73,11 +73,18 @@ async fn new(ctx: &Context) -> Result<()> {
 
 /// What the faucet of a development network gives; nothing elsewhere.
 pub async fn endow(chosen: &Chosen, account: AccountId) -> Result<Fuel> {
+    endow_all(chosen, &[account]).await
+}
+
+/// The same for each of some accounts.
+pub async fn endow_all(chosen: &Chosen, accounts: &[AccountId]) -> Result<Fuel> {
     let Some(folder) = &chosen.dev else { return Ok(Fuel::ZERO) };
     let gift = Fuel::ONE.mul_div_floor(GIFT, 1).expect("a small multiple fits");
     let faucet =
         Session::fleeting(chosen, tallow_seal::keys::Seed::new(folder.faucet()?), Access::Write).await?;
-    faucet.client.transfer(account, gift).await.map_err(explain)?;
+    for account in accounts {
+        faucet.client.transfer(*account, gift).await.map_err(explain)?;
+    }
     faucet.close().await?;
     Ok(gift)
 }

@@ -53,7 +53,10 @@ impl DemoNetwork {
         let mut supervisor = launch(&folder, false, true)?;
         // From here on the supervisor deletes it.
         let _ = dir.keep();
-        let state = wait_until_ready(ctx, &folder, &plan, &mut supervisor).await?;
+        let (state, missing) = wait_until_ready(ctx, &folder, &plan, &mut supervisor).await?;
+        if let Some(failure) = missing.into_iter().next() {
+            return Err(failure);
+        }
         Ok(Self { folder, state, supervisor })
     }
 

@@ -4,6 +4,7 @@
 //! error goes to a log in its folder. All children are started from the thread that calls, which must live as long as
 //! they: the kernel ties them to it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -17,7 +18,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::dev::folder::{Folder, Plan, VALIDATOR};
+use crate::dev::fund;
 use crate::dev::state::NodeState;
+use crate::dev::supervisor::Report;
 use crate::failure::{Failure, Result, file_failed};
 use crate::home::private_dir;
 use crate::network::Network;
@@ -53,12 +56,13 @@ struct Starting {
 }
 
 impl Fleet {
-    /// Starts validator and seeders, and waits until all are ready. `tell` hears the name of each that is.
+    /// Starts validator and seeders, and waits until all are ready or have failed to be. `tell` hears of each. Without
+    /// some of its seeders a network still is one; without all of them it is none.
     pub async fn start(
         folder: &Folder,
         plan: &Plan,
         adopt: bool,
-        mut tell: impl FnMut(&str) -> Result<()>,
+        mut tell: impl FnMut(Report) -> Result<()>,
     ) -> Result<Self> {
         let chain = folder.genesis()?.chain();
         let validator = spawn(folder, VALIDATOR, |command| {
@@ -71,25 +75,58 @@ impl Fleet {
             }
         })?;
         let validator = validator.ready(folder).await?;
-        tell(VALIDATOR)?;
+        tell(Report::Up(VALIDATOR.to_owned()))?;
         let bootstrap = tallow_net::parse_bootstrap(&validator.0.address)
             .map_err(|error| Failure::bug("the validator printed no address").because(&error))?;
         let network = Network { chain, bootstrap: vec![bootstrap] };
-        let mut started = Vec::new();
+        fund::seeders(folder, plan, &network).await?;
+        let mut starting = JoinSet::new();
         for name in plan.seeder_names() {
-            started.push(spawn(folder, &name, |command| {
+            let seeder = spawn(folder, &name, |command| {
                 command.args(["--role", "seeder", "--network"]).arg(network.to_string());
-            })?);
+            })?;
+            let folder = folder.clone();
+            starting.spawn(async move { (name, seeder.ready(&folder).await) });
+        }
+        let (mut seeders, mut missing) = (BTreeMap::new(), Vec::new());
+        while let Some(done) = starting.join_next().await {
+            let (name, outcome) = done.map_err(|error| Failure::bug("a start panicked").because(&error))?;
+            match outcome {
+                Ok(seeder) => {
+                    tell(Report::Up(name.clone()))?;
+                    seeders.insert(name, Some(seeder));
+                }
+                Err(failure) => {
+                    missing.push(failure);
+                    seeders.insert(name, None);
+                }
+            }
+        }
+        if missing.len() == seeders.len()
+            && let Some(failure) = missing.pop()
+        {
+            return Err(failure);
+        }
+        for failure in missing {
+            tell(Report::Missing(failure.to_json()))?;
         }
         let (kill, _) = watch::channel(false);
         let mut fleet = Self { nodes: Vec::new(), network, inputs: Vec::new(), ends: JoinSet::new(), kill };
         fleet.tend(validator);
-        for seeder in started {
-            let seeder = seeder.ready(folder).await?;
-            tell(&seeder.0.name)?;
-            fleet.tend(seeder);
+        for (name, seeder) in seeders {
+            match seeder {
+                Some(seeder) => fleet.tend(seeder),
+                None => fleet.miss(name),
+            }
         }
         Ok(fleet)
+    }
+
+    /// Notes a node that never became ready.
+    fn miss(&mut self, name: String) {
+        let ended = Some("never became ready".to_owned());
+        self.nodes.push(NodeState { name, pid: 0, address: String::new(), ended });
+        self.inputs.push(None);
     }
 
     fn tend(&mut self, (node, mut child): (NodeState, Child)) {

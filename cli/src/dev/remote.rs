@@ -7,7 +7,7 @@ use tallow_types::fault::Fault;
 use tallow_types::params::Params;
 use tallow_types::sign::Keypair;
 use tallow_types::wire::{ChainStatus, Request, Response};
-use tallow_types::{Bounded, DurationMs, Epoch, Height, decode};
+use tallow_types::{AccountId, Bounded, DurationMs, Epoch, Height, decode};
 
 use crate::failure::{Failure, Result};
 use crate::keyfile::random;
@@ -57,6 +57,22 @@ impl Remote {
         };
         let record = values.iter().flatten().next().and_then(|value| decode::<record::Network>(value).ok());
         record.map(|network| network.params).ok_or_else(unexpected)
+    }
+
+    /// Those of these accounts that the ledger has no record of.
+    pub async fn unknown(&self, accounts: &[AccountId]) -> Result<Vec<AccountId>> {
+        let mut unknown = Vec::new();
+        for account in accounts {
+            let name = Bounded::new(key::account(account).to_vec()).expect("a short key");
+            let keys = Bounded::new(vec![name]).expect("one key");
+            let Response::State { values, .. } = self.ask(Request::State { keys }).await? else {
+                return Err(unexpected());
+            };
+            if values.iter().flatten().next().is_none() {
+                unknown.push(*account);
+            }
+        }
+        Ok(unknown)
     }
 
     /// One question.

@@ -11,6 +11,8 @@ use crate::wallet::write_secret;
 
 /// Layout version of the file.
 const VERSION: u32 = 1;
+/// How many seeders a network string names beside the validator.
+const SEEDERS_NAMED: usize = 3;
 
 /// What runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +22,7 @@ pub struct State {
     pub pid: u32,
     /// When it started. Milliseconds since 1970.
     pub started_ms: u64,
-    /// The network string.
+    /// The network string, with the validator's address only.
     network: String,
     /// Every node, the validator first.
     pub nodes: Vec<NodeState>,
@@ -45,9 +47,21 @@ impl State {
         Self { version: VERSION, pid: std::process::id(), started_ms, network: network.to_string(), nodes }
     }
 
-    /// The network string as a network.
+    /// The network, by its validator and some seeders that run: they know the ledger too, so that what is stored can be
+    /// read while the validator is gone.
     pub fn network(&self) -> Result<Network> {
-        self.network.parse().map_err(|error| Failure::config("state.json names no network").because(&error))
+        let bad = |error| Failure::config("state.json names no network").because(&error);
+        let mut network: Network = self.network.parse().map_err(bad)?;
+        let seeders = self.nodes.iter().skip(1).filter(|node| node.ended.is_none());
+        for node in seeders.take(SEEDERS_NAMED) {
+            network.bootstrap.push(tallow_net::parse_bootstrap(&node.address).map_err(|e| bad(e.into()))?);
+        }
+        Ok(network)
+    }
+
+    /// Names of the nodes that have ended, or never came up.
+    pub fn missing(&self) -> Vec<&str> {
+        self.nodes.iter().filter(|node| node.ended.is_some()).map(|node| node.name.as_str()).collect()
     }
 
     /// From its file; `None` if there is none.

@@ -1,5 +1,6 @@
 //! The process that owns a development network. It runs in a session of its own, so that closing the terminal does not
-//! reach it, and ends by a signal, or with its input when it belongs to a demo. Its nodes end with it.
+//! reach it. It ends by a signal, with its input while it still starts the nodes (whoever asked for them is gone then), and
+//! with its input at any time when it belongs to a demo. Its nodes end with it.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -22,7 +23,9 @@ const DELETE_TRIES: usize = 200;
 pub enum Report {
     /// A node is ready.
     Up(String),
-    /// All are; the state file is written.
+    /// A seeder is not, and the network goes on without it. As `--json` prints a failure.
+    Missing(serde_json::Value),
+    /// All others are; the state file is written.
     Ready,
     /// It gave up; nothing runs. As `--json` prints a failure.
     Failed(serde_json::Value),
@@ -36,7 +39,7 @@ pub async fn run(dir: &Path, adopt: bool, ephemeral: bool) -> Result<()> {
     let outcome = supervise(&folder, adopt, ephemeral).await;
     if let Err(failure) = &outcome {
         // Whoever started us may be gone; then nobody needs to know.
-        let _ = report(&Report::Failed(failure.to_json()));
+        let _ = report(Report::Failed(failure.to_json()));
     }
     if ephemeral {
         delete(folder.dir()).await;
@@ -61,17 +64,20 @@ async fn supervise(folder: &Folder, adopt: bool, ephemeral: bool) -> Result<()> 
     let path = folder.path("state.json");
     // What the last supervisor wrote, if it could not clean up, is not true any more.
     let _ = std::fs::remove_file(&path);
-    let mut told = Told::listen(ephemeral)?;
-    let tell = |name: &str| report(&Report::Up(name.to_owned()));
+    let mut told = Told::listen()?;
     let mut fleet = tokio::select! {
-        fleet = Fleet::start(folder, &plan, adopt, tell) => fleet?,
+        fleet = Fleet::start(folder, &plan, adopt, report) => fleet?,
         () = told.stop_signal() => return Err(Failure::interrupted("stopped while starting")),
     };
     let mut state = State::new(crate::now().get(), &fleet.network, fleet.nodes.clone());
-    let done = state.write(&path).and_then(|()| report(&Report::Ready));
+    let done = state.write(&path).and_then(|()| report(Report::Ready));
     if let Err(failure) = done {
         fleet.kill().await;
+        let _ = std::fs::remove_file(&path);
         return Err(failure);
+    }
+    if !ephemeral {
+        told.orphaned = None;
     }
     loop {
         tokio::select! {
@@ -102,8 +108,9 @@ pub fn already_up(folder: &Folder) -> Failure {
         .hint("stop it with: tallow dev down")
 }
 
-fn report(report: &Report) -> Result<()> {
-    let line = serde_json::to_string(report).expect("a report is plain data");
+#[expect(clippy::needless_pass_by_value, reason = "told and forgotten")]
+fn report(report: Report) -> Result<()> {
+    let line = serde_json::to_string(&report).expect("a report is plain data");
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")
         .and_then(|()| out.flush())
@@ -113,12 +120,13 @@ fn report(report: &Report) -> Result<()> {
 /// Everything that tells the supervisor to stop.
 struct Told {
     stop: Stop,
+    /// Fires when whoever started us is gone; `None` when that is no reason to stop.
     orphaned: Option<tokio::sync::oneshot::Receiver<()>>,
 }
 
 impl Told {
-    fn listen(ephemeral: bool) -> Result<Self> {
-        Ok(Self { stop: Stop::listen()?, orphaned: ephemeral.then(|| lifeline::tie(false)) })
+    fn listen() -> Result<Self> {
+        Ok(Self { stop: Stop::listen()?, orphaned: Some(lifeline::tie(false)) })
     }
 
     async fn stop_signal(&mut self) {
