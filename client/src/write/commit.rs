@@ -76,7 +76,7 @@ impl Committer {
         if works.packer.open_len() > SHARED_TAIL_MAX
             && let Some(closed) = works.packer.close()
         {
-            works.uplink.send(closed, None).await;
+            works.uplink.send_apart(closed, None);
         }
         let (open, tail_cell) = works.packer.take();
         self.settle_group(group, &tail_cell).await;
@@ -84,7 +84,7 @@ impl Committer {
         let is_lost = works.keeper.held.borrow().is_none();
         if group.is_empty() || is_lost {
             if let Some(stripe) = open.close() {
-                works.uplink.send(Closed { cell: tail_cell, stripe }, None).await;
+                works.uplink.send_apart(Closed { cell: tail_cell, stripe }, None);
             }
             return if is_lost { Err(Trouble::Again(SessionError::LeaseLost)) } else { Ok(Acked::default()) };
         }
@@ -218,14 +218,14 @@ impl Committer {
     fn set_aside(&self, tail: &[Arc<Cell>]) {
         let Some((first, records)) = tail.split_first() else { return };
         self.works.uplink.register(first);
-        records.iter().for_each(|cell| self.works.uplink.free_room(cell));
+        records.iter().for_each(|cell| self.works.uplink.give_up(cell));
     }
 
     async fn send_tail(&self, stripes: Vec<Done>) -> Result<Vec<(Arc<Cell>, Arc<Row>)>, Trouble> {
         let mut cells = Vec::with_capacity(stripes.len());
         for Done { closed, stripe } in stripes {
             cells.push(closed.cell.clone());
-            self.works.uplink.send(closed, Some(stripe)).await;
+            self.works.uplink.send_apart(closed, Some(stripe));
         }
         let mut sent = Vec::with_capacity(cells.len());
         for cell in &cells {

@@ -181,8 +181,7 @@ impl Uplink {
     pub fn fail_all(&self) {
         let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         for cell in cells.values().filter(|cell| matches!(cell.state(), State::Moving | State::Sending)) {
-            self.free_room(cell);
-            cell.set(State::Failed(Failure::Lost));
+            self.give_up(cell);
         }
     }
 
@@ -257,6 +256,12 @@ impl Uplink {
         }
     }
 
+    /// Nobody wants a stripe any more.
+    pub fn give_up(&self, cell: &Cell) {
+        self.free_room(cell);
+        cell.set(State::Failed(Failure::Lost));
+    }
+
     /// A stripe came to nothing: its room is free again.
     pub fn free_room(&self, cell: &Cell) {
         self.room.lock().unwrap_or_else(PoisonError::into_inner).coming.remove(&cell.ordinal);
@@ -310,6 +315,15 @@ impl Uplink {
         }
     }
 
+    /// The same on a task of its own, for whoever must not wait: it may be the one who has to get the lease back.
+    pub fn send_apart(self: &Arc<Self>, closed: Closed, id: Option<StripeId>) {
+        if id.is_none() {
+            self.register(&closed.cell);
+        }
+        let uplink = self.clone();
+        self.spawn(async move { uplink.send(closed, id).await });
+    }
+
     async fn code_and_queue(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
@@ -317,19 +331,15 @@ impl Uplink {
         id: Option<StripeId>,
         memory: OwnedSemaphorePermit,
     ) -> Result<(), Failure> {
-        let id_given = id.is_some();
         let (uplink, internal) = (self.clone(), |reason: String| Failure::Internal(reason));
         let coded = tokio::task::spawn_blocking(move || uplink.code(&stripe, id)).await;
         let coded = coded.map_err(|error| internal(error.to_string()))?.map_err(internal)?;
         let mut admit = self.admit.subscribe();
-        if id_given && !*admit.borrow() {
-            // Who sends records is the one who would have to get the lease back.
-            return Err(Failure::Lost);
-        }
         tokio::select! {
-            _ = async { admit.wait_for(|admit| *admit).await.is_ok() } => {}
+            biased;
             // It was given up while it waited.
-            _ = async { cell.settled().await } => return Ok(()),
+            _ = async { cell.settled().await } => return Err(Failure::Lost),
+            _ = async { admit.wait_for(|admit| *admit).await.is_ok() } => {}
         }
         self.queue(cell, coded, memory);
         Ok(())

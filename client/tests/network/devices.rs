@@ -1,11 +1,11 @@
 //! Two devices on one account.
 
-use std::io::Read as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tallow_client::Client;
+use tallow_net::twin::Faults;
 
 use super::world::*;
 
@@ -143,5 +143,42 @@ async fn a_lost_lease_is_regained() {
     assert!(usize::from(report.signers) >= QUORUM, "{report:?}");
     assert_eq!(read(&world.bare(9).await, "blob").await.unwrap(), bytes);
     assert_eq!(client.ls("", true).await.unwrap().len(), 3);
+    client.close().await.unwrap();
+}
+
+/// Tells when a put asks for its commit.
+struct Teller(std::sync::mpsc::Sender<()>);
+
+impl tallow_client::Progress for Teller {
+    fn stage(&self, stage: tallow_client::Stage) {
+        if stage == tallow_client::Stage::Committing {
+            let _gone = self.0.send(());
+        }
+    }
+}
+
+/// Goal: a lease that goes while a put waits for its last stripes is had again by whoever waits. Method: half of the
+/// seeders answer late, and the account releases the lease once the put asks for its commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_lost_before_the_commit_is_regained() {
+    let world = World::new(6).await;
+    let client = world.client(1).await;
+    write(&client, "first", vec![1]).await.unwrap();
+    for n in 0..3 {
+        let delay = Duration::from_millis(450)..Duration::from_millis(500);
+        world.twin.set_faults(seeder_key(n), Faults { delay, ..Faults::default() });
+    }
+    let bytes = noise(3, 700_000);
+    let (asks, has_asked) = std::sync::mpsc::channel();
+    let (putting, content) = (client.clone(), std::io::Cursor::new(bytes.clone()));
+    let put = tokio::spawn(async move {
+        let source = tallow_client::Source::reader(Box::new(content));
+        putting.put(source, "blob", Arc::new(Teller(asks))).await
+    });
+    tokio::task::spawn_blocking(move || has_asked.recv().unwrap()).await.unwrap();
+    world.release_lease(tallow_client::Identity::new(seed(2), 1).device().public()).await;
+    let report = tokio::time::timeout(Duration::from_secs(9), put).await.expect("in time").unwrap();
+    assert!(usize::from(report.unwrap().signers) >= QUORUM);
+    assert_eq!(read(&world.bare(9).await, "blob").await.unwrap(), bytes);
     client.close().await.unwrap();
 }
