@@ -369,6 +369,11 @@ impl Committer {
                 }
             }
         }
+        // Who countersigns holds all of its lane, whatever it missed before.
+        for signature in &verdict.signatures {
+            let marked = self.book.mark_present(signature.slot);
+            self.changed.extend(marked.into_iter().map(|(leaf, _)| leaf));
+        }
         for leaf in &plan.dropped {
             self.dead.remove(leaf);
             self.changed.insert(*leaf);

@@ -29,7 +29,7 @@ use crate::db::{self, Db};
 use crate::error::{PutError, SessionError};
 use crate::fetch::Fetcher;
 use crate::options::{Clock, Tuning};
-use crate::seats::Caller;
+use crate::seats::{Caller, Seat};
 use crate::sync::{bring, complete};
 
 /// Dead leaves that are known, with the time since when, in the local database.
@@ -87,6 +87,8 @@ pub(crate) struct Session {
     pub trees: Vec<SumTree>,
     pub sequence: u64,
     pub failed: Vec<crate::error::Blame>,
+    /// Slots that promised and did not stand at the base.
+    pub behind: BTreeSet<SlotIndex>,
 }
 
 /// The committer of one contract.
@@ -237,8 +239,18 @@ impl Committer {
         }
     }
 
-    /// Takes the lease and brings the book to its base, unless that is so already.
+    /// Takes the lease and brings the book to its base, unless that is so already; lanes that miss little get it first.
     pub async fn ensure_session(&mut self) -> Result<(), SessionError> {
+        let before = self.session.as_ref().map(|session| session.lease);
+        self.take_session().await?;
+        if self.session.as_ref().map(|session| session.lease) != before {
+            self.catch_up().await;
+        }
+        Ok(())
+    }
+
+    /// Takes the lease and brings the book to its base, unless that is so already.
+    pub async fn take_session(&mut self) -> Result<(), SessionError> {
         let held = *self.works.keeper.held.borrow();
         if self.session.as_ref().is_some_and(|session| Some(session.lease) == held) {
             if self.works.uplink.seats().len() >= usize::from(self.works.profile.quorum()) {
@@ -307,7 +319,11 @@ impl Committer {
         works.uplink.set_room(begun.contract.terms.room.get(), self.book.lane_bytes().get());
         self.tell_packer();
         self.adopt_known();
-        Ok(Session { lease: begun.lease, lanes, fetcher, trees, sequence: 0, failed: begun.failed })
+        let is_behind = |seat: &Seat| !lanes.is_at_base(seat.slot);
+        let sitting = begun.promised.iter().map(|(seat, _)| seat).chain(&begun.silent);
+        let behind = sitting.filter(|seat| is_behind(seat)).map(|seat| seat.slot).collect();
+        let (lease, failed) = (begun.lease, begun.failed);
+        Ok(Session { lease, lanes, fetcher, trees, sequence: 0, failed, behind })
     }
 
     fn tree(&self, slot: SlotIndex) -> Result<SumTree, SessionError> {

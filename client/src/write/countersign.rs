@@ -54,6 +54,11 @@ impl Lanes {
         self.standing.insert(slot, standing);
     }
 
+    /// Whether a lane stood at the base when the lease began.
+    pub fn is_at_base(&self, slot: SlotIndex) -> bool {
+        matches!(self.standing.get(&slot), Some(Standing::Base))
+    }
+
     fn base_leaves(&self) -> LeafIndex {
         self.base.as_ref().map_or(LeafIndex::ZERO, |signed| signed.commit.leaves)
     }

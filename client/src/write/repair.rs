@@ -23,6 +23,9 @@ use crate::progress::{Progress, Stage};
 use crate::report::RepairReport;
 use crate::seats::{Seat, seats};
 
+/// What all lanes together may miss to be caught up at the start of a lease. Bytes.
+const CATCH_UP_BYTES: u64 = 32 << 20;
+
 /// What a seat misses.
 struct Patient {
     seat: Seat,
@@ -39,7 +42,7 @@ impl Committer {
         extent: Extent,
     ) -> Result<RepairReport, SessionError> {
         progress.stage(Stage::Leasing);
-        self.ensure_session().await?;
+        self.take_session().await?;
         let mut report = RepairReport::default();
         self.fill_vacant(&mut report).await?;
         if extent == Extent::IfFilled && report.filled.is_empty() {
@@ -75,6 +78,37 @@ impl Committer {
             }
         }
         committed.map(|()| report)
+    }
+
+    /// At the start of a lease: lanes that miss little get it, so that they can sign the next commit. Whoever misses more, or
+    /// does not take it at once, waits for a repair.
+    pub async fn catch_up(&mut self) {
+        let behind = match &self.session {
+            Some(session) if !session.behind.is_empty() => session.behind.clone(),
+            _ => return,
+        };
+        let caught = tokio::time::timeout(self.works.tuning.patience / 3, self.try_catch_up(&behind)).await;
+        match caught {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "lanes that miss little could not be caught up"),
+            Err(_) => tracing::warn!("lanes that miss little could not be caught up in time"),
+        }
+    }
+
+    async fn try_catch_up(&mut self, behind: &BTreeSet<SlotIndex>) -> Result<(), SessionError> {
+        let mut report = RepairReport::default();
+        let mut patients = self.examine(&mut report).await?;
+        let mut left = CATCH_UP_BYTES;
+        patients.retain(|patient| {
+            let lengths = patient.missing.iter().filter_map(|leaf| self.book.row(*leaf));
+            let missing: u64 = lengths.map(|row| u64::from(row.slice_len)).sum();
+            let fits = behind.contains(&patient.seat.slot) && missing <= left;
+            left -= if fits { missing } else { 0 };
+            fits
+        });
+        self.treat(&mut patients, &mut report, &super::uplink::silent()).await?;
+        tracing::info!(slices = report.slices, bytes = report.bytes, "lanes were caught up");
+        Ok(())
     }
 
     /// Gives vacant slots to seeders that accept.
