@@ -50,12 +50,12 @@ pub async fn run(ctx: &Context, args: Demo) -> Result<()> {
         failure = stop.asked() => Err(failure),
     };
     let clean = network.finish().await;
-    outcome.map_err(|failure| in_step(failure, story.told()))?;
+    let report = outcome.map_err(|failure| in_step(failure, story.told()))?;
     if !clean {
         return Err(in_step(Failure::bug("processes or files of the demo are left"), story.told()));
     }
     story.held("all processes and files of the demo are gone", json!({}));
-    if story.end(subject.measure.bytes, subject.measure.files) {
+    if story.end(report.bytes, report.files) {
         Ok(())
     } else {
         Err(Failure::bug("a step of the demo was left out"))
@@ -100,7 +100,12 @@ fn subject(args: Demo, story: &mut Story) -> Result<Subject> {
     Ok(Subject { path, measure })
 }
 
-async fn steps(ctx: &Context, network: &DemoNetwork, subject: &Subject, story: &mut Story) -> Result<()> {
+async fn steps(
+    ctx: &Context,
+    network: &DemoNetwork,
+    subject: &Subject,
+    story: &mut Story,
+) -> Result<PutReport> {
     let chosen = network.chosen()?;
     let entropy: Entropy = crate::keyfile::random()?;
     let account = Phrase::generate(&entropy).seed().policy().account();
@@ -128,7 +133,8 @@ async fn steps(ctx: &Context, network: &DemoNetwork, subject: &Subject, story: &
         json!({ "killed": lost.iter().map(|node| node.name.clone()).collect::<Vec<_>>() }),
     );
     get(ctx, network, &entropy, subject, &report, story).await?;
-    one_more(ctx, network, &entropy, &left[0].name, story).await
+    one_more(ctx, network, &entropy, &left[0].name, story).await?;
+    Ok(report)
 }
 
 fn ensure(holds: bool, otherwise: &str) -> Result<()> {

@@ -53,9 +53,9 @@ impl Hunt {
         let planted = self.plant(network)?;
         story.held(
             &format!(
-                "{} names and {} windows of 16 bytes: none in {} of {}",
-                self.needles.names(),
-                self.needles.windows(),
+                "{} and {} of 16 bytes: none in {} of {}",
+                human::count(self.needles.names() as u64, "name"),
+                human::count(self.needles.windows() as u64, "window"),
                 human::size(searched.bytes),
                 human::count(searched.files, "seeder and ledger file"),
             ),
@@ -70,9 +70,8 @@ impl Hunt {
                 "planted_found": planted,
             }),
         );
-        story.detail(&format!(
-            "planted plaintext, a name and a window, is found by the same search: {planted} finds"
-        ));
+        let finds = human::count(planted as u64, "find");
+        story.detail(&format!("planted plaintext is found by the same search: {finds}"));
         story.detail(&format!(
             "not searched: {} of fewer than {NAME_MIN} bytes, {} of few distinct bytes, {} found before the put",
             human::count(self.unsearchable as u64, "name"),
