@@ -15,15 +15,16 @@ const ONCE_BROKEN: [u64; 3] = [79, 123, 521];
 /// longer than the lease. Method: many seeds, each another profile, number of devices and mix of faults.
 #[test]
 fn nothing_acknowledged_is_lost() {
-    let (mut acknowledged, mut turns, mut longest) = (0, 0, 0);
+    let (mut runs, mut acknowledged, mut turns, mut longest) = (0, 0, 0, 0);
     for seed in seeds().chain(ONCE_BROKEN) {
         let report = run(&Plan::from_seed(seed)).unwrap_or_else(|violation| panic!("{violation}"));
+        runs += 1;
         acknowledged += report.acknowledged;
         turns += report.turns;
         longest = longest.max(report.longest_wait_ms);
     }
     println!("{acknowledged} commits acknowledged in {turns} turns, longest wait in calm {longest} ms");
-    assert!(acknowledged > turns && turns > 60, "the runs do something: {acknowledged} in {turns}");
+    assert!(acknowledged > turns && turns > runs, "the runs do something: {acknowledged} in {turns}");
 }
 
 /// Goal: safety does not hang on messages or seeders being there when a base is looked for. Method: the worst weather, in
