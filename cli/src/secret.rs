@@ -8,6 +8,9 @@ use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Result, file_failed};
 
+/// Words of a phrase.
+const WORDS: usize = tallow_seal::phrase::WORDS;
+
 /// A secret text; wiped when it goes.
 pub type Secret = Zeroizing<String>;
 
@@ -61,11 +64,41 @@ impl PasswordSource {
     }
 }
 
-/// The 24 words: from standard input if that is no terminal, else asked for without echo.
+/// The 24 words: from standard input if that is no terminal, else asked for without echo. Over as many lines as they
+/// take; the numbers that `wallet new` prints beside them don't count.
 pub fn phrase() -> Result<Secret> {
     use std::io::IsTerminal as _;
     let stdin = std::io::stdin();
-    if stdin.is_terminal() { ask("the 24 words: ") } else { line(&mut stdin.lock(), "phrase") }
+    if stdin.is_terminal() {
+        return ask("the 24 words: ").map(|typed| without_numbers(&typed));
+    }
+    words_of(&mut stdin.lock())
+}
+
+fn words_of(reader: &mut impl BufRead) -> Result<Secret> {
+    let mut text = line(reader, "phrase")?;
+    loop {
+        text = without_numbers(&text);
+        // A sane phrase is far shorter; an endless input must end.
+        if text.split_whitespace().count() >= WORDS || text.len() as u64 > LINE_MAX {
+            return Ok(text);
+        }
+        let Ok(more) = line(reader, "phrase") else { return Ok(text) };
+        text.push(' ');
+        text.push_str(&more);
+    }
+}
+
+fn without_numbers(text: &str) -> Secret {
+    let number = |word: &&str| word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let mut kept = Zeroizing::new(String::with_capacity(text.len()));
+    for word in text.split_whitespace().filter(|word| !number(word)) {
+        if !kept.is_empty() {
+            kept.push(' ');
+        }
+        kept.push_str(word);
+    }
+    kept
 }
 
 fn ask(prompt: &str) -> Result<Secret> {
@@ -73,7 +106,7 @@ fn ask(prompt: &str) -> Result<Secret> {
         std::io::ErrorKind::Interrupted => Failure::interrupted("stopped at the question for a secret"),
         _ => Failure::config("there is no terminal to ask for the password")
             .because(&error)
-            .hint("give --password-file FILE, or --password-file - to read it from standard input"),
+            .hint("give --password-file FILE, or --password-file - to read it from the first line of standard input"),
     })
 }
 
@@ -128,6 +161,25 @@ mod tests {
         for bytes in [vec![], vec![b'a'; limit + 1], vec![0xff, b'\n']] {
             assert!(line(&mut std::io::Cursor::new(bytes), "password").is_err());
         }
+    }
+
+    /// Goal: words are read however they were written down. Method: on one line, one a line, as `wallet new` prints them, and
+    /// too few; what follows stays.
+    #[test]
+    fn words_are_read_in_any_form() {
+        let words: Vec<String> = (0..24).map(|number| format!("w{}", char::from(b'a' + number))).collect();
+        let numbered: Vec<String> =
+            words.iter().enumerate().map(|(i, word)| format!("{:2} {word}", i + 1)).collect();
+        let rows: Vec<String> = numbered.chunks(6).map(|row| row.join("  ")).collect();
+        for text in [words.join(" "), words.join("\n"), rows.join("\n")] {
+            let mut reader = std::io::Cursor::new(format!("{text}\nrest"));
+            assert_eq!(*words_of(&mut reader).expect("reads"), words.join(" "));
+            let mut rest = String::new();
+            reader.read_to_string(&mut rest).expect("reads");
+            assert_eq!(rest, "rest");
+        }
+        let few = words_of(&mut std::io::Cursor::new("one two\nthree")).expect("reads");
+        assert_eq!(*few, "one two three");
     }
 
     /// Goal: `-` means standard input. Method: both forms of the option.

@@ -1,10 +1,11 @@
 //! A wallet, opened, connected to its network: what commands that touch stored data work with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tallow_client::{
-    Access, Blame, Client, ContractPlan, Explain, GetError, Identity, LedgerError, Options, PutError,
-    SessionError, Tuning, WallClock, device_number,
+    Access, Blame, Client, ContractPlan, Explain, GetError, Identity, LedgerError, LocalError, Options,
+    PutError, SessionError, Tuning, WallClock, device_number,
 };
 use tallow_net::{Config, Node};
 use tallow_seal::keys::Seed;
@@ -15,7 +16,15 @@ use tallow_types::fault::Code;
 use crate::context::{Chosen, Context};
 use crate::failure::{Failure, Result, file_failed};
 use crate::home::private_dir;
+use crate::output::Output;
 use crate::wallet::{self, Entropy, WalletError};
+
+/// How long a command waits for another one of the same user that writes.
+const WAIT: Duration = Duration::from_secs(600);
+/// How often it looks whether that is done.
+const RETRY: Duration = Duration::from_millis(100);
+/// For clients that have no folder in which anybody could be in the way.
+const SILENT: Output = Output { json: false, quiet: true };
 
 /// An opened client with its way to the network.
 pub struct Session {
@@ -51,7 +60,7 @@ impl Session {
             device_number(&dir).map_err(|error| file_failed("keep this device's number in", &dir, &error))?;
         let identity = Identity::new(seed, number);
         let plan = profile_for(chosen, profile)?;
-        Self::connect(chosen, identity, Some(dir), access, plan).await
+        Self::connect(ctx.out, chosen, identity, Some(dir), access, plan).await
     }
 
     /// With a seed that leaves nothing on this machine: the faucet of a development network, or words not yet known to
@@ -59,10 +68,11 @@ impl Session {
     pub async fn fleeting(chosen: &Chosen, seed: Seed, access: Access) -> Result<Self> {
         let number = u64::from_le_bytes(*crate::keyfile::random()?);
         let plan = profile_for(chosen, None)?;
-        Self::connect(chosen, Identity::new(seed, number), None, access, plan).await
+        Self::connect(SILENT, chosen, Identity::new(seed, number), None, access, plan).await
     }
 
     async fn connect(
+        out: Output,
         chosen: &Chosen,
         identity: Identity,
         dir: Option<std::path::PathBuf>,
@@ -72,19 +82,33 @@ impl Session {
         let node = Node::start(Config::new(identity.device()))
             .await
             .map_err(|error| Failure::unavailable("cannot use the network").because(&error))?;
-        let client = Client::open(Options {
-            dir,
-            access,
-            chain: chosen.network.chain,
-            bootstrap: chosen.network.bootstrap.clone(),
-            transport: Arc::new(node.clone()),
-            identity,
-            contract: ContractPlan::new(profile),
-            clock: Arc::new(WallClock),
-            tuning: Tuning::default(),
-        })
-        .await
-        .map_err(|error| not_opened(error, chosen))?;
+        let mut every = tokio::time::interval(RETRY);
+        let until = tokio::time::Instant::now() + WAIT;
+        let mut said = false;
+        let client = loop {
+            every.tick().await;
+            let opened = Client::open(Options {
+                dir: dir.clone(),
+                access,
+                chain: chosen.network.chain,
+                bootstrap: chosen.network.bootstrap.clone(),
+                transport: Arc::new(node.clone()),
+                identity: identity.clone(),
+                contract: ContractPlan::new(profile),
+                clock: Arc::new(WallClock),
+                tuning: Tuning::default(),
+            });
+            match opened.await {
+                Ok(client) => break client,
+                // Another command of this user writes: it is awaited, as two machines await each other.
+                Err(SessionError::Local(LocalError::Locked(_))) if tokio::time::Instant::now() < until => {
+                    if !std::mem::replace(&mut said, true) {
+                        out.note("waiting for another command that writes to this account");
+                    }
+                }
+                Err(error) => return Err(not_opened(error, chosen)),
+            }
+        };
         Ok(Self { client, node })
     }
 

@@ -31,6 +31,7 @@ impl Stop {
             _ = self.terminate.recv() => {}
             _ = self.hangup.recv() => {}
         }
-        Failure::interrupted("interrupted").hint("type the same command again: it goes on where it stopped")
+        Failure::interrupted("interrupted")
+            .hint("type the same command again; what a put had sent and got acknowledged is not sent again")
     }
 }

@@ -1,11 +1,12 @@
 //! `put`, `get`, `ls`, `stat NAME`, `rm`: what is stored, by path.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tallow_client::{
     Access, Blame, Client, GetError, GetOptions, GetReport, GetTarget, Listed, ListedKind, PutError,
-    PutReport, Skipped, Source, Stat,
+    PutReport, SessionError, Skipped, Source, Stat,
 };
 use tallow_types::TimeMs;
 use tokio::io::AsyncWriteExt as _;
@@ -13,7 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::args::{ByteRange, Get, Ls, Put, Rm};
 use crate::commands::contract;
 use crate::context::Context;
-use crate::failure::{Failure, Result, file_failed};
+use crate::failure::{Failure, Kind, Result, file_failed};
 use crate::output::{self, Output};
 use crate::session::{Session, explain};
 use crate::{human, progress};
@@ -34,9 +35,6 @@ pub async fn put(ctx: &Context, args: Put) -> Result<()> {
     let session = Session::open(ctx, &chosen, Access::Write, args.profile).await?;
     let report = session.client.put(source, &name, progress::bar(ctx.out)).await.map_err(put_failed)?;
     session.close().await?;
-    for skipped in &report.skipped {
-        ctx.out.warn(format!("left out {}: {}", shown(&skipped.path), skipped.reason));
-    }
     for lost in &report.lost {
         ctx.out.note(format!("{lost}; `tallow repair` fills what it misses"));
     }
@@ -51,7 +49,19 @@ pub async fn put(ctx: &Context, args: Put) -> Result<()> {
             report.slots,
         )
     });
-    Ok(())
+    all_stored(&report)
+}
+
+/// What was left out is said once more by the exit code: a script that keeps backups must not take it for all.
+fn all_stored(report: &PutReport) -> Result<()> {
+    if report.skipped.is_empty() {
+        return Ok(());
+    }
+    let left_out = human::entries(report.skipped.len());
+    let mut failure = Failure::user(format!("{left_out} of the source could not be stored; all else is"));
+    failure.details =
+        report.skipped.iter().map(|item| format!("{}: {}", shown(&item.path), item.reason)).collect();
+    Err(failure.hint("rename or move what is named above, or leave it out of the source"))
 }
 
 fn put_json(name: &str, report: &PutReport) -> Value {
@@ -100,7 +110,7 @@ pub async fn get(ctx: &Context, args: Get) -> Result<()> {
             .client
             .get(&name, GetTarget::Path(target.clone()), options, bar)
             .await
-            .map_err(|e| get_failed(e, &name))?
+            .map_err(|e| forced(get_failed(e, &name), args.force))?
     };
     session.close().await?;
     for note in &report.notes {
@@ -113,10 +123,15 @@ pub async fn get(ctx: &Context, args: Get) -> Result<()> {
         return Ok(());
     }
     ctx.out.result("get", get_json(&name, &target, &report), || {
+        let links = if report.links == 0 {
+            String::new()
+        } else {
+            format!(" and {}", human::count(report.links, "link"))
+        };
         format!(
-            "got {} of {} into {}\n",
-            human::size(report.bytes),
+            "got {}{links}, {}, into {}\n",
             human::count(report.files, "file"),
+            human::size(report.bytes),
             shown(&target.to_string_lossy()),
         )
     });
@@ -139,8 +154,14 @@ fn get_json(name: &str, target: &Path, report: &GetReport) -> Value {
 async fn to_stdout(out: Output, client: &Client, name: &str, range: Option<ByteRange>) -> Result<GetReport> {
     let range = resolve(client, name, range).await?;
     let mut stdout = tokio::io::stdout();
-    let report =
-        client.get_to(name, range, &mut stdout, progress::bar(out)).await.map_err(|e| get_failed(e, name))?;
+    let report = match client.get_to(name, range, &mut stdout, progress::bar(out)).await {
+        Ok(report) => report,
+        // A reader that went away (`| head`) has what it wanted.
+        Err(GetError::Target { source, .. }) if source.kind() == ErrorKind::BrokenPipe => {
+            return Ok(GetReport::default());
+        }
+        Err(error) => return Err(get_failed(error, name)),
+    };
     stdout.flush().await.map_err(|error| file_failed("write", Path::new("standard output"), &error))?;
     Ok(report)
 }
@@ -185,19 +206,41 @@ async fn resolve(
 }
 
 fn get_failed(error: GetError, name: &str) -> Failure {
-    let extra = match &error {
+    let full = matches!(&error, GetError::Target { source, .. }
+        if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded));
+    let hint = match &error {
         GetError::Exists { .. } => {
-            Some("to replace what is there: --force; to write elsewhere: -o TARGET".to_owned())
+            Some("to replace a file that is there: --force; to write elsewhere: -o TARGET".to_owned())
         }
         GetError::NotFound { near, .. } if near.is_empty() => {
             Some("see what there is with: tallow ls".to_owned())
         }
+        GetError::NotAFile { what, .. } if what.contains("link") => Some(format!(
+            "a link has no bytes of its own: make it with: tallow get {} -o TARGET",
+            shown(name)
+        )),
         GetError::NotAFile { .. } => Some(format!("see what is in it with: tallow ls {}", shown(name))),
+        GetError::Target { .. } if full => Some("free some space and type it again".to_owned()),
         _ => None,
     };
     let mut failure = explain(error);
-    if let Some(hint) = extra {
+    if full {
+        failure.kind = Kind::Unavailable;
+    }
+    if let Some(hint) = hint {
         failure.hints = vec![hint];
+    }
+    failure
+}
+
+/// With `--force` what is still in the way is no file.
+fn forced(mut failure: Failure, force: bool) -> Failure {
+    for hint in &mut failure.hints {
+        if force && hint.contains("--force") {
+            *hint =
+                "what is there is no file and is left alone: move it away, or write elsewhere with -o TARGET"
+                    .to_owned();
+        }
     }
     failure
 }
@@ -207,8 +250,12 @@ pub async fn ls(ctx: &Context, args: Ls) -> Result<()> {
     let chosen = ctx.network()?;
     let session = Session::open(ctx, &chosen, Access::Read, None).await?;
     let prefix = trimmed(&args.prefix);
-    let listed =
-        session.client.ls(&prefix, args.recursive).await.map_err(|error| get_failed(error, &prefix))?;
+    let listed = match session.client.ls(&prefix, args.recursive).await {
+        Ok(listed) => listed,
+        // Nothing was stored yet: nothing is there, which is an answer.
+        Err(GetError::Session(SessionError::NoContract(_))) if prefix.is_empty() => Vec::new(),
+        Err(error) => return Err(get_failed(error, &prefix)),
+    };
     session.close().await?;
     if ctx.out.json {
         for entry in &listed {

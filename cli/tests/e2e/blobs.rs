@@ -1,6 +1,6 @@
 //! Stored data through the program: in, listed, out, changed, and every request that cannot be met.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -73,6 +73,48 @@ fn streams_are_stored_and_interrupted() {
     machine.feed(&["put", "-", "stream"], &bytes).ok();
     assert!(machine.run(&["get", "stream", "-o", "-"]).ok().stdout == bytes);
     machine.run(&["put", "-"]).fails(2, &["no name", "tallow put - NAME"]);
+}
+
+/// Goal: two commands that write wait for each other. Method: a stream that does not end holds the account; a second put
+/// begins, the stream ends, both are stored.
+#[test]
+fn writers_wait_for_each_other() {
+    let machine = Machine::new();
+    let _net = Net::up(&machine);
+    machine.json(&["wallet", "new"]);
+    std::fs::write(machine.path("letter"), "dear").unwrap();
+    let mut first = machine.command(&["put", "-", "stream"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = first.stdin.take().unwrap();
+    stdin.write_all(&noise(500_000, 8)).unwrap();
+    let mut second = machine.command(&["put", "letter"]).spawn().unwrap();
+    let mut said = [0; 7];
+    second.stderr.as_mut().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"waiting");
+    drop(stdin);
+    finish(first).ok();
+    finish(second).ok();
+    assert_eq!(machine.jsons(&["ls"]).len(), 2);
+}
+
+/// Goal: what can't be stored is named, and the exit code says that it was not all. Method: a pipe in a folder.
+#[test]
+fn what_is_left_out_is_said() {
+    let machine = Machine::new();
+    let _net = Net::up(&machine);
+    machine.json(&["wallet", "new"]);
+    plant_tree(&machine.path("tree"));
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        machine.path("tree/a pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    machine.run(&["put", "tree"]).fails(1, &["1 entry", "a pipe", "all else is"]);
+    std::fs::remove_file(machine.path("tree/a pipe")).unwrap();
+    machine.json(&["get", "tree", "-o", "back"]);
+    assert_eq!(snapshot(&machine.path("back")), snapshot(&machine.path("tree")));
 }
 
 /// Goal: what cannot be done is refused with what to do, and changes nothing. Method: one request for each.

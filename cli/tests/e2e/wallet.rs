@@ -95,7 +95,7 @@ fn wrong_words_leave_nothing() {
     std::fs::rename(&file, machine.path("aside")).unwrap();
     let mut words = words(&made);
     let restore =
-        |words: &[String]| machine.feed(&["wallet", "restore"], format!("{}\n", words.join(" ")).as_bytes());
+        |words: &[String]| machine.feed(&["wallet", "restore"], format!("{}\n", words.join("\n")).as_bytes());
     restore(&words[..23]).fails(1, &["24 words", "23"]);
     let right = std::mem::replace(&mut words[4], "tallow".to_owned());
     restore(&words).fails(1, &["word 5"]);
@@ -128,5 +128,6 @@ fn other_networks_are_refused() {
     machine.run(&["ls", "--network", &mixed]).fails(2, &["network"]);
     let ran = machine.run(&["ls", "--network", "tallow:nonsense"]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
-    machine.run(&["ls"]).fails(1, &["stored nothing", "put"]);
+    assert!(machine.jsons(&["ls"]).is_empty());
+    machine.run(&["stat"]).fails(1, &["stored nothing", "put"]);
 }
