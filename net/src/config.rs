@@ -51,9 +51,11 @@ impl Config {
 
 /// Limits and times. The defaults suit a node on the internet with 12 to 50 busy peers.
 ///
-/// Memory: a server holds at most `memory` bytes of requests and answers in all and `peer_memory` of one peer. Beside
-/// that, each stream may hold one header (1 MiB) and its Yamux window (256 KiB at first; it grows with what is really
-/// read); a peer has at most `peer_streams_max` of them, and there are at most `connections_max` connections. A caller
+/// Memory: a server holds at most `memory` bytes of requests and answers in all and `peer_memory` of one peer. Of these,
+/// peers that have not shown to hold a lease here (strangers) hold at most `strangers_memory` together and
+/// `stranger_memory` each, so that the rest is there for those who do. Beside that, each stream may hold one header of
+/// at most 16 KiB (for a longer one memory is taken first) and its Yamux window (256 KiB at first; it grows with what is
+/// really read); a peer has at most `peer_streams_max` of them, and there are at most `connections_max` connections. A caller
 /// holds what its own calls hold, and of answers at most those it asked for: on each stream at most the credit that
 /// the server gave, and `credit_max` whatever it gave.
 #[derive(Clone, Debug)]
@@ -65,8 +67,14 @@ pub struct Tuning {
     pub patience: Duration,
     /// How often a server shows that it lives while it works.
     pub alive: Duration,
-    /// The longest that one frame may take on its way: the slowest link that is served. 4 MiB in ten minutes are 7 KiB/s.
-    pub frame_time: Duration,
+    /// How long a frame may be on its way before its rate counts.
+    pub grace: Duration,
+    /// Bytes a second that a frame must then have moved: the slowest link that is served. 5 Mbit/s shared by 100
+    /// streams to 50 peers are 6 KiB/s for each.
+    pub rate: u64,
+    /// The same while requests wait for memory, for strangers and for peers that hold more than `stranger_memory`. 4 MiB
+    /// then hold up others for at most 74 s, well within `patience`. 5 Mbit/s are this rate for each of nine streams.
+    pub rate_busy: u64,
     /// How long connecting may take, and how long opening a stream after that.
     pub connect: Duration,
     /// After a peer could not be reached, calls to it fail at once for this long, doubled each time.
@@ -91,6 +99,10 @@ pub struct Tuning {
     pub peer_memory: usize,
     /// Bytes of requests and answers held at once in all; reading waits.
     pub memory: usize,
+    /// The same, of one peer that has not shown to hold a lease here.
+    pub stranger_memory: usize,
+    /// The same, of all of them together; never more than half of `memory`, but always enough for one request.
+    pub strangers_memory: usize,
     /// Most connections.
     pub connections_max: u32,
     /// Most connections with one peer: one each way, and one being replaced.
@@ -105,7 +117,9 @@ impl Default for Tuning {
             idle: Duration::from_secs(10),
             patience: Duration::from_secs(120),
             alive: Duration::from_secs(1),
-            frame_time: Duration::from_secs(600),
+            grace: Duration::from_secs(10),
+            rate: 4 << 10,
+            rate_busy: 64 << 10,
             connect: Duration::from_secs(10),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(5),
@@ -118,6 +132,8 @@ impl Default for Tuning {
             serving_max: 512,
             peer_memory: 64 << 20,
             memory: 256 << 20,
+            stranger_memory: 16 << 20,
+            strangers_memory: 128 << 20,
             connections_max: 512,
             peer_connections_max: 4,
             pending_connections_max: 64,

@@ -6,6 +6,7 @@ use tallow_types::limits::{
 };
 use tallow_types::wire::{Request, Response};
 
+use crate::stream::HEADER_FREE;
 use crate::transport::Reply;
 
 /// Bytes that a small answer's header may take: a fault with its text, a list of addresses, a lane with its commit.
@@ -133,11 +134,17 @@ pub(crate) fn check_request(rule: &Rule, header: &[u8], payload: &[u8]) -> Resul
     if header.len() > FRAME_HEADER_MAX {
         return Err(malformed(format!("the request is {} bytes, limit {FRAME_HEADER_MAX}", header.len())));
     }
-    check_request_payload(rule, payload.len())
+    check_request_parts(rule, header.len(), payload.len())
 }
 
-/// Checks the payload of a request against the limit of its kind.
-pub(crate) fn check_request_payload(rule: &Rule, length: usize) -> Result<(), Fault> {
+/// Checks the payload of a request against the limit of its kind, and that what asks for payload is short: the server
+/// takes memory for a long header before it knows what it asks for.
+pub(crate) fn check_request_parts(rule: &Rule, header_len: usize, length: usize) -> Result<(), Fault> {
+    if header_len > HEADER_FREE && rule.answer_payload > 0 {
+        return Err(malformed(format!(
+            "the request asks for payload in {header_len} bytes, limit {HEADER_FREE}"
+        )));
+    }
     if length > rule.request_payload {
         let limit = rule.request_payload;
         return Err(malformed(format!("the request carries {length} bytes, its kind may carry {limit}")));

@@ -11,7 +11,7 @@
 //!
 //! Guarantees: a head that breaks a limit is refused before memory is taken for what follows it. Payload goes out from
 //! where it lies, in pieces of at most 64 KiB. Every read and write within a frame ends after a time without a byte,
-//! and every frame after the longest time that a frame may take.
+//! and every frame that, after a grace, falls behind the least rate of its [`Pace`].
 //!
 //! Does not: know requests from each other (see `exchange`), multiplex (see `stream`).
 
@@ -26,7 +26,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tallow_types::limits::{FRAME_HEADER_MAX, FRAME_PAYLOAD_MAX};
 use tallow_types::tagged;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Names this layout when a stream is opened.
 pub(crate) const PROTOCOL: &str = "/tallow/frames/1";
@@ -36,6 +36,8 @@ pub(crate) const HEAD_LEN: usize = 17;
 const PIECE: usize = 64 << 10;
 /// Largest encoding of [`Ready`]. Bytes.
 const READY_MAX: usize = 64;
+/// How often a frame that makes no progress looks whether the rate that it must keep has changed.
+const TICK: Duration = Duration::from_secs(1);
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,8 +141,8 @@ pub(crate) enum FrameError {
     Silent,
     #[error("the peer says that it is at work, but answers nothing")]
     Stuck,
-    #[error("the peer is too slow: one frame took longer than {0:?}")]
-    Slow(Duration),
+    #[error("the peer is too slow: {bytes} bytes of a frame in {time:?}")]
+    Slow { bytes: u64, time: Duration },
     #[error("the peer sent a frame of {header_len} + {payload_len} bytes, which breaks a limit")]
     TooLong { header_len: usize, payload_len: usize },
     #[error("the peer sent a frame of unknown kind {number}")]
@@ -188,16 +190,62 @@ impl Pulse {
     }
 }
 
-/// Times that a stream must keep within a frame.
-#[derive(Clone, Copy, Debug)]
+/// What a stream must keep to within a frame.
+#[derive(Clone)]
 pub(crate) struct Pace {
-    pub(crate) idle: Duration,
-    pub(crate) frame: Duration,
+    idle: Duration,
+    grace: Duration,
+    rate: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl Pace {
-    async fn frame<T>(self, work: impl Future<Output = Result<T, FrameError>>) -> Result<T, FrameError> {
-        timeout(self.frame, work).await.unwrap_or(Err(FrameError::Slow(self.frame)))
+    /// A byte at least every `idle`, and when `grace` is over, `rate` bytes for each second since. The rate is asked
+    /// for again and again, as it may depend on what else the node has to do.
+    pub(crate) fn new(
+        idle: Duration,
+        grace: Duration,
+        rate: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Self {
+        Self { idle, grace, rate: Arc::new(rate) }
+    }
+
+    /// Moves some bytes of a frame. They are taken if they are there, however late it is.
+    async fn step(
+        &self,
+        course: &mut Course,
+        work: impl Future<Output = io::Result<usize>>,
+    ) -> Result<usize, FrameError> {
+        let mut work = std::pin::pin!(work);
+        let silent = Instant::now() + self.idle;
+        loop {
+            let at_rate = Duration::from_millis(course.bytes.saturating_mul(1000) / (self.rate)().max(1));
+            let slow = course.begun + self.grace + at_rate;
+            let look = Instant::now() + TICK;
+            if let Ok(moved) = timeout_at(silent.min(slow).min(look), &mut work).await {
+                let count = moved?;
+                course.bytes += count as u64;
+                return if count == 0 { Err(FrameError::Ended) } else { Ok(count) };
+            }
+            let now = Instant::now();
+            if now >= silent {
+                return Err(FrameError::Silent);
+            }
+            if now >= slow {
+                return Err(FrameError::Slow { bytes: course.bytes, time: course.begun.elapsed() });
+            }
+        }
+    }
+}
+
+/// How far a frame has come.
+struct Course {
+    begun: Instant,
+    bytes: u64,
+}
+
+impl Course {
+    fn begin() -> Self {
+        Self { begun: Instant::now(), bytes: 0 }
     }
 }
 
@@ -209,7 +257,7 @@ pub(crate) struct FrameReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub(crate) const fn new(inner: R, pulse: Arc<Pulse>, pace: Pace) -> Self {
+    pub(crate) fn new(inner: R, pulse: Arc<Pulse>, pace: Pace) -> Self {
         Self { inner, pulse, pace }
     }
 
@@ -221,32 +269,28 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             return Err(FrameError::Ended);
         }
         self.pulse.beat(false);
-        self.fill(&mut bytes[first..], false).await?;
+        self.fill(&mut bytes[first..], &mut Course::begin(), false).await?;
         Head::parse(&bytes)
     }
 
     /// Reads what a head announced. The memory is taken at once, so the length must have been checked.
     pub(crate) async fn body(&mut self, length: usize) -> Result<Bytes, FrameError> {
         let mut bytes = BytesMut::zeroed(length);
-        let pace = self.pace;
-        pace.frame(self.fill(&mut bytes, true)).await?;
+        self.fill(&mut bytes, &mut Course::begin(), true).await?;
         Ok(bytes.freeze())
     }
 
     /// Reads past what a head announced, without keeping it.
     pub(crate) async fn skip(&mut self, length: usize) -> Result<(), FrameError> {
         let mut piece = vec![0; length.min(PIECE)];
-        let pace = self.pace;
-        let skipping = async {
-            let mut rest = length;
-            while rest > 0 {
-                let now = rest.min(PIECE);
-                self.fill(&mut piece[..now], true).await?;
-                rest -= now;
-            }
-            Ok(())
-        };
-        pace.frame(skipping).await
+        let mut course = Course::begin();
+        let mut rest = length;
+        while rest > 0 {
+            let now = rest.min(PIECE);
+            self.fill(&mut piece[..now], &mut course, true).await?;
+            rest -= now;
+        }
+        Ok(())
     }
 
     /// Waits for the end of the stream, whatever comes before it.
@@ -255,14 +299,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         while matches!(self.inner.read(&mut piece).await, Ok(1..)) {}
     }
 
-    async fn fill(&mut self, bytes: &mut [u8], message: bool) -> Result<(), FrameError> {
+    async fn fill(&mut self, bytes: &mut [u8], course: &mut Course, message: bool) -> Result<(), FrameError> {
         let mut at = 0;
         while at < bytes.len() {
-            let read = timeout(self.pace.idle, self.inner.read(&mut bytes[at..])).await;
-            match read.map_err(|_| FrameError::Silent)?? {
-                0 => return Err(FrameError::Ended),
-                count => at += count,
-            }
+            at += self.pace.step(course, self.inner.read(&mut bytes[at..])).await?;
             self.pulse.beat(message);
         }
         Ok(())
@@ -277,7 +317,7 @@ pub(crate) struct FrameWriter<W> {
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
-    pub(crate) const fn new(inner: W, pulse: Arc<Pulse>, pace: Pace) -> Self {
+    pub(crate) fn new(inner: W, pulse: Arc<Pulse>, pace: Pace) -> Self {
         Self { inner, pulse, pace }
     }
 
@@ -299,14 +339,11 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         front.extend_from_slice(&head.to_bytes());
         front.extend_from_slice(header);
         let message = matches!(kind, Kind::Request | Kind::Answer);
-        let pace = self.pace;
-        let writing = async {
-            for piece in front.chunks(PIECE).chain(payload.chunks(PIECE)) {
-                self.put(piece, message).await?;
-            }
-            Ok(())
-        };
-        pace.frame(writing).await
+        let mut course = Course::begin();
+        for piece in front.chunks(PIECE).chain(payload.chunks(PIECE)) {
+            self.put(piece, &mut course, message).await?;
+        }
+        Ok(())
     }
 
     /// Hands everything written to the network.
@@ -320,13 +357,10 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Ok(self.inner.close().await?)
     }
 
-    async fn put(&mut self, mut piece: &[u8], message: bool) -> Result<(), FrameError> {
+    async fn put(&mut self, mut piece: &[u8], course: &mut Course, message: bool) -> Result<(), FrameError> {
         while !piece.is_empty() {
-            let written = timeout(self.pace.idle, self.inner.write(piece)).await;
-            match written.map_err(|_| FrameError::Silent)?? {
-                0 => return Err(FrameError::Ended),
-                count => piece = &piece[count..],
-            }
+            let count = self.pace.step(course, self.inner.write(piece)).await?;
+            piece = &piece[count..];
             self.pulse.beat(message);
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! One stream between a caller and a server: many requests at once, each with an id, within the credit that the
 //! server gave when the stream opened.
 
+mod budget;
 pub(crate) mod caller;
 pub(crate) mod server;
 
@@ -18,6 +19,15 @@ pub(crate) const CREDIT_MIN: u32 = to_units(HEAD_LEN + 2 * (FRAME_HEADER_MAX + F
 /// to hold for them. Both ends compute it from the request alone.
 pub(crate) fn units(rule: &Rule, header_len: usize, payload_len: usize) -> u32 {
     to_units(HEAD_LEN + header_len + payload_len + rule.answer_header + rule.answer_payload)
+}
+
+/// Longest header of a request that is read before memory is taken for it. Bytes.
+pub(crate) const HEADER_FREE: usize = 16 << 10;
+
+/// What a request with a longer header may come to take, before it is known which one it is. Its answer has no
+/// payload: see `exchange::check_request`.
+pub(crate) fn units_at_most(header_len: usize, payload_len: usize) -> u32 {
+    to_units(HEAD_LEN + header_len + payload_len + FRAME_HEADER_MAX)
 }
 
 /// Bytes as units, rounded up; at most `u32::MAX`.

@@ -4,10 +4,13 @@ use tallow_types::{decode, encode};
 
 use super::*;
 
-const PACE: Pace = Pace { idle: Duration::from_secs(10), frame: Duration::from_secs(60) };
+/// A byte every 10 s, and 2 bytes a second after 20 s.
+fn pace() -> Pace {
+    Pace::new(Duration::from_secs(10), Duration::from_secs(20), || 2)
+}
 
 fn reader(bytes: Vec<u8>) -> FrameReader<Cursor<Vec<u8>>> {
-    FrameReader::new(Cursor::new(bytes), Pulse::new(), PACE)
+    FrameReader::new(Cursor::new(bytes), Pulse::new(), pace())
 }
 
 const fn bare(kind: Kind, id: u64) -> Head {
@@ -41,7 +44,7 @@ async fn read_all(bytes: Vec<u8>) -> (Vec<(Head, Bytes, Bytes)>, FrameError) {
 #[test]
 fn golden_frame() {
     let mut bytes = Vec::new();
-    now(FrameWriter::new(&mut bytes, Pulse::new(), PACE).frame(
+    now(FrameWriter::new(&mut bytes, Pulse::new(), pace()).frame(
         Kind::Answer,
         0x0102_0304_0506_0708,
         b"hd",
@@ -76,7 +79,7 @@ fn heads_over_a_limit_are_refused() {
 #[test]
 fn every_cut_is_an_end() {
     let mut bytes = Vec::new();
-    now(FrameWriter::new(&mut bytes, Pulse::new(), PACE).frame(Kind::Request, 1, b"header", b"payload"))
+    now(FrameWriter::new(&mut bytes, Pulse::new(), pace()).frame(Kind::Request, 1, b"header", b"payload"))
         .expect("written");
     for cut in 0..bytes.len() {
         let (frames, error) = now(read_all(bytes[..cut].to_vec()));
@@ -124,20 +127,38 @@ impl AsyncRead for Trickle {
     }
 }
 
-/// Goal: slow but moving is served, silent is not, and one frame can't last for ever. Method: a byte each second
-/// below both times, then a pause beyond `idle`, then a frame beyond `frame`.
+fn trickle(length: usize, every: Duration, pace: Pace) -> FrameReader<Trickle> {
+    let inner = Trickle { bytes: vec![1; length], at: 0, every, sleep: Box::pin(tokio::time::sleep(every)) };
+    FrameReader::new(inner, Pulse::new(), pace)
+}
+
+/// Goal: slow but moving is served however long it takes, silent is not, and what falls behind the rate ends when the
+/// grace does. Method: bytes above the rate for ten minutes, pauses beyond `idle`, bytes at half the rate.
 #[tokio::test(start_paused = true)]
-async fn time_is_per_byte_and_per_frame() {
-    let trickle = |length: usize, every| {
-        let inner =
-            Trickle { bytes: vec![1; length], at: 0, every, sleep: Box::pin(tokio::time::sleep(every)) };
-        FrameReader::new(inner, Pulse::new(), PACE)
-    };
-    let second = Duration::from_secs(1);
-    assert!(trickle(50, second).body(50).await.is_ok());
-    assert!(matches!(trickle(50, 11 * second).body(50).await, Err(FrameError::Silent)));
-    assert!(matches!(trickle(100, second).body(100).await, Err(FrameError::Slow(_))));
-    assert!(matches!(trickle(100, second).skip(100).await, Err(FrameError::Slow(_))));
+async fn time_is_per_byte_and_by_rate() {
+    let (third, second) = (Duration::from_millis(333), Duration::from_secs(1));
+    assert!(trickle(1800, third, pace()).body(1800).await.is_ok());
+    assert!(matches!(trickle(50, 11 * second, pace()).body(50).await, Err(FrameError::Silent)));
+    for skip in [false, true] {
+        let start = Instant::now();
+        let mut slow = trickle(1000, second, pace());
+        let ended = if skip { slow.skip(1000).await } else { slow.body(1000).await.map(drop) };
+        assert!(matches!(ended, Err(FrameError::Slow { bytes: 39..=41, .. })), "{ended:?}");
+        assert!((39 * second..42 * second).contains(&start.elapsed()), "{:?}", start.elapsed());
+    }
+}
+
+/// Goal: a rate that rises ends what is too slow for it at once. Method: about a byte a second, enough for the
+/// first minute.
+#[tokio::test(start_paused = true)]
+async fn a_frame_notices_that_the_rate_rises() {
+    let (start, minute) = (Instant::now(), Duration::from_secs(60));
+    let pace = Pace::new(Duration::from_secs(10), Duration::from_secs(20), move || {
+        if start.elapsed() < minute { 1 } else { 100 }
+    });
+    let ended = trickle(1000, Duration::from_millis(900), pace).body(1000).await;
+    assert!(matches!(ended, Err(FrameError::Slow { .. })), "{ended:?}");
+    assert!((minute..minute + 2 * TICK).contains(&start.elapsed()), "{:?}", start.elapsed());
 }
 
 proptest! {
@@ -156,7 +177,7 @@ proptest! {
         for (id, request, header, payload_len) in frames {
             let kind = if request { Kind::Request } else { Kind::Answer };
             let payload = Bytes::from(vec![id.to_le_bytes()[0]; payload_len]);
-            now(FrameWriter::new(&mut bytes, Pulse::new(), PACE).frame(kind, id, &header, &payload)).expect("written");
+            now(FrameWriter::new(&mut bytes, Pulse::new(), pace()).frame(kind, id, &header, &payload)).expect("written");
             let head = Head { kind, id, header_len: header.len(), payload_len };
             expected.push((head, Bytes::from(header), payload));
         }

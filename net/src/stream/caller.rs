@@ -80,11 +80,12 @@ impl Caller {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let pulse = Pulse::new();
-        let pace = Pace { idle: tuning.idle, frame: tuning.frame_time };
+        let rate = tuning.rate;
+        let pace = Pace::new(tuning.idle, tuning.grace, move || rate);
         let (reader, writer) = stream.split();
         let mut reader = FrameReader::new(reader, pulse.clone(), pace);
         // A server short of memory may stop reading for a while, as long as it shows that it lives.
-        let patient = Pace { idle: tuning.patience, ..pace };
+        let patient = Pace::new(tuning.patience, 4 * tuning.patience, move || rate);
         let mut writer = FrameWriter::new(writer, pulse.clone(), patient);
         writer.bare(Kind::Open, 0, &[]).await?;
         writer.flush().await?;

@@ -1,8 +1,8 @@
 //! The server's end of streams: what is read, held, served and answered, within bounds.
 //!
 //! Guarantees: a request's memory, and that of its answer, is granted by one budget of the whole node before its
-//! payload is read; until then the stream is not read on, and the caller is shown that the node lives. Requests beyond
-//! the bounds of a peer or the node wait. A caller that exceeds its credit, repeats an id or breaks the layout is cut
+//! payload is read, and before its header is if that has more than 16 KiB (see `budget`); until then the stream is not
+//! read on, and the caller is shown that the node lives. Requests beyond the bounds of a peer or the node wait. A caller that exceeds its credit, repeats an id or breaks the layout is cut
 //! off. Each request is answered once, cancelled ones too. What writes runs to its end even when its caller goes.
 //!
 //! Does not: judge requests beyond their form; that is the service's part.
@@ -17,7 +17,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, FutureExt};
 use tallow_types::fault::{Code, Fault};
 use tallow_types::wire::Request;
 use tallow_types::{PublicKey, decode, encode};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -25,7 +25,8 @@ use tokio_util::task::TaskTracker;
 use crate::config::Tuning;
 use crate::exchange::{self, Rule, malformed};
 use crate::frame::{FrameError, FrameReader, FrameWriter, Head, Kind, Pace, Pulse, Ready};
-use crate::stream::{CREDIT_MIN, to_units, units};
+use crate::stream::budget::{Budget, Memory, Share};
+use crate::stream::{CREDIT_MIN, HEADER_FREE, to_units, units, units_at_most};
 use crate::transport::{Reply, Service};
 
 /// How long a caller may take to see the end of a stream when the node stops.
@@ -35,7 +36,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(crate) struct Hub {
     service: Arc<dyn Service>,
     tuning: Tuning,
-    memory: Arc<Semaphore>,
+    budget: Budget,
     serving: Semaphore,
     peers: Mutex<BTreeMap<PublicKey, Arc<PeerLoad>>>,
     tasks: TaskTracker,
@@ -44,7 +45,7 @@ pub(crate) struct Hub {
 
 /// What one peer makes of this node.
 struct PeerLoad {
-    memory: Arc<Semaphore>,
+    memory: Share,
     serving: Semaphore,
     streams: Arc<Semaphore>,
 }
@@ -57,16 +58,20 @@ impl Hub {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let memory = to_units(tuning.memory).max(CREDIT_MIN) as usize;
         Arc::new(Self {
             service,
-            memory: Arc::new(Semaphore::new(memory)),
+            budget: Budget::new(&tuning),
             serving: Semaphore::new(tuning.serving_max.max(1)),
             peers: Mutex::default(),
             tasks,
             stop,
             tuning,
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Serves a stream in a task of its own; drops it if the peer has too many.
@@ -92,7 +97,7 @@ impl Hub {
     fn load(&self, peer: PublicKey) -> Arc<PeerLoad> {
         let new = || {
             Arc::new(PeerLoad {
-                memory: Arc::new(Semaphore::new(to_units(self.tuning.peer_memory).max(CREDIT_MIN) as usize)),
+                memory: self.budget.share(peer),
                 serving: Semaphore::new(self.tuning.peer_serving_max.max(1)),
                 streams: Arc::new(Semaphore::new(self.tuning.peer_streams_max.max(1))),
             })
@@ -149,21 +154,23 @@ struct Answer {
     id: u64,
     header: Vec<u8>,
     payload: Bytes,
+    /// Given back when the answer is written.
     _memory: Memory,
 }
-
-/// A share of the budgets of peer and node, given back when the answer is written.
-type Memory = [OwnedSemaphorePermit; 2];
 
 impl Session {
     async fn run<S>(hub: &Arc<Hub>, from: PublicKey, load: &Arc<PeerLoad>, stream: S) -> FrameError
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let pace = Pace { idle: hub.tuning.idle, frame: hub.tuning.frame_time };
+        let rate = {
+            let (hub, load) = (hub.clone(), load.clone());
+            move || hub.budget.rate(&load.memory)
+        };
+        let pace = Pace::new(hub.tuning.idle, hub.tuning.grace, rate);
         let pulse = Pulse::new();
         let (reader, writer) = stream.split();
-        let mut reader = FrameReader::new(reader, pulse.clone(), pace);
+        let mut reader = FrameReader::new(reader, pulse.clone(), pace.clone());
         let mut writer = FrameWriter::new(writer, pulse, pace);
         let opened = timeout(hub.tuning.connect, open(&mut reader, &mut writer, &hub.tuning));
         if let Err(error) = opened.await.unwrap_or(Err(FrameError::Silent)) {
@@ -241,19 +248,32 @@ impl Session {
         reader: &mut FrameReader<R>,
     ) -> Result<(), FrameError> {
         let Head { id, header_len, payload_len, .. } = head;
-        // The header is small and comes first: it says how much memory the rest may take.
+        let cancel = self.enter(id)?;
+        // The header says how much memory the rest may take. One that is not small takes memory first, at once as much
+        // as it may come to need: who held some while it waits for more could block others that do the same.
+        let early = if header_len > HEADER_FREE {
+            Some(self.memory(units_at_most(header_len, payload_len)).await)
+        } else {
+            None
+        };
         let header = reader.body(header_len).await?;
         let request = decode::<Request>(&header).map_err(|error| malformed(error.to_string()));
         let request = request.and_then(|request| {
             let rule = Rule::of(&request);
-            exchange::check_request_payload(&rule, payload_len)?;
+            exchange::check_request_parts(&rule, header_len, payload_len)?;
             Ok((request, rule))
         });
         let rule = request.as_ref().map_or(Rule::nothing(), |(_, rule)| *rule);
         let payload_units = if request.is_ok() { payload_len } else { 0 };
         let units = units(&rule, header_len, payload_units);
-        let cancel = self.enter(id, units)?;
-        let memory = self.memory(units).await;
+        self.charge(id, units)?;
+        let memory = match early {
+            Some(mut memory) => {
+                memory.shrink(units);
+                memory
+            }
+            None => self.memory(units).await,
+        };
         let work = match request {
             Ok((request, _)) => {
                 let payload = reader.body(payload_len).await?;
@@ -273,12 +293,8 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for a share of the budgets: first of the peer's, so that one that waits for its own holds up nobody.
     async fn memory(&self, units: u32) -> Memory {
-        let of = async |budget: &Arc<Semaphore>| {
-            budget.clone().acquire_many_owned(units).await.expect("budgets are never closed")
-        };
-        [of(&self.load.memory).await, of(&self.hub.memory).await]
+        self.hub.budget.take(&self.load.memory, units).await
     }
 
     /// Notes that a request has been read to its end.
@@ -288,25 +304,32 @@ impl Session {
         }
     }
 
-    /// Makes a request outstanding, if the caller keeps to what it was granted.
-    fn enter(&self, id: u64, units: u32) -> Result<CancellationToken, FrameError> {
-        let tuning = &self.hub.tuning;
+    /// Makes a request outstanding, if the caller keeps to the number it was granted.
+    fn enter(&self, id: u64) -> Result<CancellationToken, FrameError> {
         let mut state = self.lock();
-        let violation = |text: &str| Err(FrameError::Protocol(text.to_owned()));
         if state.requests.contains_key(&id) {
             return violation("a request id is used twice");
         }
-        if state.requests.len() >= tuning.outstanding_max.max(1) {
+        if state.requests.len() >= self.hub.tuning.outstanding_max.max(1) {
             return violation("more requests than were granted");
         }
-        if state.units + u64::from(units) > u64::from(granted(tuning)) {
-            return violation("more bytes than were granted");
-        }
-        state.units += u64::from(units);
         let cancel = self.closed.child_token();
-        state.requests.insert(id, Entry { units, cancel: cancel.clone(), complete: false });
+        state.requests.insert(id, Entry { units: 0, cancel: cancel.clone(), complete: false });
         self.changed.notify_one();
         Ok(cancel)
+    }
+
+    /// Takes the credit of an outstanding request, if the caller keeps to what it was granted.
+    fn charge(&self, id: u64, units: u32) -> Result<(), FrameError> {
+        let mut state = self.lock();
+        if state.units + u64::from(units) > u64::from(granted(&self.hub.tuning)) {
+            return violation("more bytes than were granted");
+        }
+        if let Some(entry) = state.requests.get_mut(&id) {
+            entry.units = units;
+            state.units += u64::from(units);
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Outstanding> {
@@ -401,6 +424,7 @@ impl Work {
             }
         };
         let (reply, header) = exchange::within_limits(&rule, reply);
+        hub.budget.learn(from, &reply.response);
         // Nobody listens if the stream has ended.
         let _ = answers.send(Answer { id, header, payload: reply.payload, _memory: memory });
     }
@@ -425,6 +449,10 @@ async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
 /// The credit of each stream. Units.
 fn granted(tuning: &Tuning) -> u32 {
     to_units(tuning.credit as usize).max(CREDIT_MIN)
+}
+
+fn violation<T>(text: &str) -> Result<T, FrameError> {
+    Err(FrameError::Protocol(text.to_owned()))
 }
 
 fn called_back() -> Reply {

@@ -32,6 +32,8 @@ use crate::exchange::SMALL_HEADER_MAX;
 use crate::frame::{FrameError, FrameReader, FrameWriter, Head, Kind, Pace, Pulse, Ready};
 use crate::transport::{Reply, Service};
 
+mod memory;
+
 type Pipe = Compat<DuplexStream>;
 
 /// One end of a stream in the hands of a test.
@@ -42,11 +44,15 @@ struct Raw {
 
 const FOREVER: Duration = Duration::from_secs(1_000_000);
 
+fn forever() -> Pace {
+    Pace::new(FOREVER, FOREVER, || 1)
+}
+
 impl Raw {
     fn new(pipe: Pipe) -> Self {
-        let pace = Pace { idle: FOREVER, frame: FOREVER };
+        let pace = forever();
         let (reader, writer) = pipe.split();
-        let reader = FrameReader::new(reader, Pulse::new(), pace);
+        let reader = FrameReader::new(reader, Pulse::new(), pace.clone());
         Self { reader, writer: FrameWriter::new(writer, Pulse::new(), pace) }
     }
 
@@ -515,7 +521,7 @@ async fn callers_that_stall_are_dropped() {
 
     let mut pipe = served.connect(1);
     let mut opening = Vec::new();
-    let pace = Pace { idle: FOREVER, frame: FOREVER };
+    let pace = forever();
     let mut writer = FrameWriter::new(&mut opening, Pulse::new(), pace);
     writer.bare(Kind::Open, 0, &[]).await.expect("written");
     writer.bare(Kind::Cancel, 0, &[]).await.expect("written");
@@ -595,7 +601,7 @@ proptest! {
         run(async {
             let served = serve(Tuning::default());
             let mut bytes = Vec::new();
-            let pace = Pace { idle: FOREVER, frame: FOREVER };
+            let pace = forever();
             let mut writer = FrameWriter::new(&mut bytes, Pulse::new(), pace);
             writer.bare(Kind::Open, 0, &[]).await.expect("written");
             for id in 0..3 {
