@@ -58,7 +58,12 @@ pub struct Global {
 pub enum Command {
     /// Store a file, a folder, or a stream
     #[command(
-        after_help = "A put that was interrupted goes on where it stopped when the same command is typed again.
+        after_help = "A put that was interrupted goes on where it stopped when the same command is typed again. One that left
+something out (sockets, devices, names that are not UTF-8, what changed while it was read) stores the rest, names
+each, and ends with exit code 1.
+
+A folder is laid over what is stored under its name: files of the same path are replaced, a file in its place too,
+and what was deleted on this machine since stays stored. For a mirror, remove the name first: tallow rm -r NAME.
 
 Examples:
   tallow put letter.txt              as the blob letter.txt
@@ -226,11 +231,15 @@ Examples:
   tallow wallet new --password-file ~/.tallow-password")]
     New,
     /// Make the wallet again from its 24 words, typed or on standard input
-    #[command(after_help = "Nothing but the words and one network string is needed.
+    #[command(
+        after_help = "Nothing but the words and one network string is needed. The words may be on one line or on several, with or
+without their numbers. The password for the new wallet file is asked for at the terminal; in a script it comes
+from --password-file. With --password-file - the first line of standard input is the password, the words follow.
 
 Examples:
   tallow wallet restore --network tallow:9f86..@/ip4/192.0.2.7/tcp/4001/p2p/12D3..
-  tallow wallet restore < words.txt")]
+  tallow wallet restore --password-file FILE < words.txt"
+    )]
     Restore,
     /// Send money to another account
     #[command(after_help = "Examples:

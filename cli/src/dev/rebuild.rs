@@ -16,9 +16,13 @@ use crate::home::private_dir;
 pub fn check(folder: &Folder, plan: &Plan, wanted: bool) -> Result<bool> {
     let place = folder.path(VALIDATOR).join("ledger");
     let (ledger, guard) = (place.join("ledger.redb"), place.join("guard.redb"));
-    if ledger.exists() {
-        // A ledger without the guard of its signer is a copy that was never adopted.
-        return Ok(!guard.exists());
+    if ledger.exists() && guard.exists() {
+        return Ok(false);
+    }
+    // A ledger without the guard of its signer is a copy that was never adopted, or a start that was killed before there was
+    // anything in it.
+    if ledger.exists() && Chain::reopen(&place, Options::default()).is_ok() {
+        return Ok(true);
     }
     let copies: Vec<PathBuf> = plan
         .seeder_names()
