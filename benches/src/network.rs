@@ -29,6 +29,9 @@ impl Network {
         ensure!(tallow.exists(), "{} is not built; use scripts/bench", tallow.display());
         let network = Self { tallow, home: folder.join("home") };
         timed(&mut network.command(&["dev", "up"]))?;
+        let password = folder.join("wallet.password");
+        std::fs::write(&password, "bench\n")?;
+        timed(&mut network.command(&["wallet", "new"]))?;
         Ok(network)
     }
 
@@ -62,10 +65,13 @@ pub fn run() -> Result<()> {
 
     println!("4 of 12, twelve seeder processes on this machine, durable on k + margin; put, then get");
     for (name, count) in [("large", 1), ("many", FILES)] {
-        let (source, back, copy) = (text(&at(name))?, text(&at(&format!("{name}.back")))?, text(&at("copy"))?);
+        let (source, back, copy) =
+            (text(&at(name))?, text(&at(&format!("{name}.back")))?, text(&at("copy"))?);
         let put = timed(&mut network.command(&["put", &source, name]))?;
         let get = timed(&mut network.command(&["get", name, "-o", &back]))?;
-        let cp = timed(Command::new("sh").args(["-c", &format!("cp -r {source} {copy} && sync {copy} && rm -r {copy}")]))?;
+        let cp = timed(
+            Command::new("sh").args(["-c", &format!("cp -r {source} {copy} && sync {copy} && rm -r {copy}")]),
+        )?;
         let same = Command::new("diff").args(["-rq", &source, &back]).status()?;
         ensure!(same.success(), "{name} came back changed");
         let size = if count == 1 { LARGE } else { FILES * 4096 };
@@ -82,7 +88,11 @@ pub fn run() -> Result<()> {
 fn show(what: &str, bytes: usize, count: usize, used: &Used, peers: &[(&str, &Used)]) {
     let seconds = used.time.as_secs_f64();
     let rate = bytes as f64 / seconds / 1e6;
-    print!("  {what:<14} {rate:>8.1} MB/s {:>8.0} files/s  peak {:>4} MiB", count as f64 / seconds, used.peak_kib >> 10);
+    print!(
+        "  {what:<14} {rate:>8.1} MB/s {:>8.0} files/s  peak {:>4} MiB",
+        count as f64 / seconds,
+        used.peak_kib >> 10
+    );
     for (name, peer) in peers {
         print!("  {:.3}x {name}", peer.time.as_secs_f64() / seconds);
     }
@@ -112,10 +122,15 @@ fn restic(folder: &Path, source: &str) -> Result<(Used, Used)> {
 #[tokio::main]
 async fn together(network: &Network, folder: &Path) -> Result<()> {
     let wallet = network.json(&["wallet", "show", "--phrase"])?;
-    let field = |name: &str| wallet[name].as_str().map(str::to_owned).with_context(|| format!("wallet show has no {name}"));
-    let seed = Phrase::parse(&field("phrase")?)?.seed();
+    let field = |name: &str| {
+        wallet[name].as_str().map(str::to_owned).with_context(|| format!("wallet show has no {name}"))
+    };
+    let words = wallet["words"].as_array().context("wallet show has no words")?;
+    let words: Vec<&str> = words.iter().filter_map(serde_json::Value::as_str).collect();
+    let seed = Phrase::parse(&words.join(" "))?.seed();
     let string = field("network")?;
-    let (chain, addresses) = string.trim_start_matches("tallow:").split_once('@').context("a network string")?;
+    let (chain, addresses) =
+        string.trim_start_matches("tallow:").split_once('@').context("a network string")?;
     let identity = Identity::new(seed, u64::from_le_bytes(*b"benching"));
     let node = tallow_net::Node::start(tallow_net::Config::new(identity.device())).await?;
     let bootstrap = addresses.split(',').map(tallow_net::parse_bootstrap).collect::<Result<_, _>>()?;
@@ -156,7 +171,10 @@ async fn together(network: &Network, folder: &Path) -> Result<()> {
     }
     let used = Used { time: start.elapsed(), peak_kib: 0 };
     println!("{TOGETHER} callers in one process, {FILES} puts of 4 KiB, each acknowledged alone");
-    println!("  {:.0} files/s", FILES as f64 / used.time.as_secs_f64().max(Duration::from_millis(1).as_secs_f64()));
+    println!(
+        "  {:.0} files/s",
+        FILES as f64 / used.time.as_secs_f64().max(Duration::from_millis(1).as_secs_f64())
+    );
     client.close().await?;
     Ok(())
 }
