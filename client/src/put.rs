@@ -375,10 +375,11 @@ impl Reading {
         let packed = works.packer.push(plain.id(), (&sealed, plain_len), &self.usage);
         let (placement, closed) = packed.ok_or_else(|| internal("a chunk that no stripe holds".into()))?;
         if let Some(closed) = closed {
-            self.check_cells()?;
             self.cells.push(closed.cell.clone());
             let runtime = tokio::runtime::Handle::current();
+            // Whatever came of the others: other puts may have chunks in this one.
             runtime.block_on(works.uplink.send(closed, None));
+            self.check_cells()?;
         }
         Ok(placement)
     }

@@ -258,6 +258,7 @@ impl Committer {
             }
             // Too many dropped out: under a new lease all of them are asked again.
             self.works.uplink.set_gate(false);
+            self.works.uplink.fail_short();
             self.works.keeper.broken().await;
         }
         self.session = None;

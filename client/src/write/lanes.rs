@@ -174,7 +174,7 @@ mod tests {
             };
             assert!(missed <= COMMIT_CHAIN_MAX);
             assert_eq!((chain.len(), change.appended.len()), (missed.max(1), missed));
-            assert_eq!(chain[0].commit.sequence.get() as usize, total + 1 - missed.max(1));
+            assert_eq!(chain[0].commit.sequence.get(), (total + 1 - missed.max(1)) as u64);
         }
         assert!(found(&Standing::Base).is_none() && found(&Standing::Elsewhere(Vec::new())).is_none());
         let hash = trail.last().map(|made| made.signed.commit.hash()).expect("made");

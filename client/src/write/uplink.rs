@@ -256,6 +256,15 @@ impl Uplink {
         }
     }
 
+    /// Fails what is with the queues of too few seeders.
+    pub fn fail_short(&self) {
+        let (have, need) = (self.seats().len(), usize::from(self.setup.profile.quorum()));
+        for cell in self.sending() {
+            self.free_room(&cell);
+            cell.set(State::Failed(Failure::TooFew { have, need, failed: self.lost() }));
+        }
+    }
+
     /// Nobody wants a stripe any more.
     pub fn give_up(&self, cell: &Cell) {
         self.free_room(cell);
