@@ -16,6 +16,7 @@ use tallow_types::fault::Code;
 use crate::context::{Chosen, Context};
 use crate::failure::{Failure, Result, file_failed};
 use crate::home::private_dir;
+use crate::human;
 use crate::output::Output;
 use crate::wallet::{self, Entropy, WalletError};
 
@@ -184,6 +185,26 @@ fn wrong_password_hint(ctx: &Context) -> &'static str {
     }
 }
 
+/// What the program says better about the ledger than the library can: how its commands are called, and in what unit
+/// people count.
+fn of_ledger(error: &LedgerError) -> Option<Failure> {
+    match error {
+        LedgerError::Unreachable { .. } => Some(
+            Failure::unavailable(error.to_string())
+                .hint("check the network string, and that its nodes are up")
+                .hint("a development network shows what runs with: tallow dev status"),
+        ),
+        LedgerError::Poor { have, need } => {
+            let (has, takes) = (human::fuel(*have), human::fuel(*need));
+            Some(
+                Failure::user(format!("the account has {has}, this takes {takes}"))
+                    .hint("have money sent to the account that `tallow wallet show` names, or ask for less"),
+            )
+        }
+        _ => None,
+    }
+}
+
 /// Longest reason that is shown of one seeder. Characters.
 const REASON_MAX: usize = 140;
 
@@ -191,6 +212,9 @@ const REASON_MAX: usize = 140;
 #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 pub fn explain<E: Explain + Tells + 'static>(error: E) -> Failure {
     use tallow_client::Kind as K;
+    if let Some(failure) = error.ledger().and_then(of_ledger) {
+        return failure;
+    }
     let mut message = error.to_string();
     let blames = error.blames();
     if let Some(first) = blames.first()
@@ -234,9 +258,16 @@ fn without_peer_ids(line: &str) -> String {
 pub trait Tells {
     /// The seeders that failed.
     fn blames(&self) -> &[Blame];
+
+    /// The ledger's error that it is, if it is one.
+    fn ledger(&self) -> Option<&LedgerError>;
 }
 
 impl Tells for SessionError {
+    fn ledger(&self) -> Option<&LedgerError> {
+        if let Self::Ledger(error) = self { Some(error) } else { None }
+    }
+
     fn blames(&self) -> &[Blame] {
         match self {
             Self::ReadOnly { failed, .. } | Self::Unreadable { failed, .. } => failed,
@@ -246,6 +277,10 @@ impl Tells for SessionError {
 }
 
 impl Tells for PutError {
+    fn ledger(&self) -> Option<&LedgerError> {
+        if let Self::Session(inner) = self { inner.ledger() } else { None }
+    }
+
     fn blames(&self) -> &[Blame] {
         match self {
             Self::Session(inner) => inner.blames(),
@@ -257,6 +292,10 @@ impl Tells for PutError {
 }
 
 impl Tells for GetError {
+    fn ledger(&self) -> Option<&LedgerError> {
+        if let Self::Session(inner) = self { inner.ledger() } else { None }
+    }
+
     fn blames(&self) -> &[Blame] {
         match self {
             Self::Session(inner) => inner.blames(),
