@@ -4,8 +4,10 @@
 //! answer whose newest commit follows C, however far back, speaks for C. An acknowledged commit was signed by
 //! `k + margin` seeders, and any `k + margin` answers share at least `k` with them, so it is the base or an ancestor of it.
 //!
-//! A pure walk: it says which commit it must be shown next, and the caller shows it. It does not check signatures; the
-//! caller shows only commits whose hash is the one asked for.
+//! A pure walk: it says which commit it must be shown next, and the caller shows it. Who stands on a commit that nobody
+//! shows has not said what it signed, so it is no answer: with fewer than `k + margin` left there is no base.
+//!
+//! Does not: check signatures. The caller shows only commits whose hash is the one asked for.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +36,11 @@ pub enum Step {
     },
     /// The base; `None`: the contract stands at its beginning.
     Found(Option<CommitHash>),
+    /// Too few answers are left: an acknowledged commit could be missed.
+    TooFew {
+        /// How many are left.
+        have: usize,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -49,16 +56,18 @@ pub struct Walk {
     cursors: Vec<(SlotIndex, Option<CommitHash>)>,
     known: BTreeMap<CommitHash, Link>,
     need: usize,
+    quorum: usize,
 }
 
 impl Walk {
-    /// Starts from the answers; `need` is k.
+    /// Starts from the answers; `need` is k, `quorum` how many answers there must be.
     #[must_use]
-    pub fn new(answers: &[Answer], need: u8) -> Self {
+    pub fn new(answers: &[Answer], need: u8, quorum: usize) -> Self {
         Self {
             cursors: answers.iter().map(|answer| (answer.slot, answer.newest)).collect(),
             known: BTreeMap::new(),
             need: usize::from(need),
+            quorum,
         }
     }
 
@@ -68,18 +77,18 @@ impl Walk {
         self.known.insert(commit.hash(), Link { rank: commit.rank(), previous: commit.previous });
     }
 
-    /// Nobody can show this commit: those who stand on it count as having signed nothing.
+    /// Nobody can show this commit: those who stand on it count as silent.
     pub fn give_up(&mut self, commit: CommitHash) {
-        for (_, cursor) in &mut self.cursors {
-            if *cursor == Some(commit) {
-                *cursor = None;
-            }
-        }
+        self.cursors.retain(|(_, cursor)| *cursor != Some(commit));
     }
 
     /// Goes as far as it can.
     pub fn step(&mut self) -> Step {
         loop {
+            let have = self.cursors.len();
+            if have < self.quorum {
+                return Step::TooFew { have };
+            }
             let unknown =
                 self.cursors.iter().find_map(|(_, at)| at.filter(|at| !self.known.contains_key(at)));
             if let Some(commit) = unknown {
@@ -136,10 +145,21 @@ mod tests {
     }
 
     fn run(answers: &[Answer], commits: &[Commit], need: u8) -> Option<CommitHash> {
-        let mut walk = Walk::new(answers, need);
+        walk(answers, commits, need, answers.len()).expect("all is shown")
+    }
+
+    /// Shows what there is; `Err` tells how many answers were left when there were too few.
+    fn walk(
+        answers: &[Answer],
+        commits: &[Commit],
+        need: u8,
+        quorum: usize,
+    ) -> Result<Option<CommitHash>, usize> {
+        let mut walk = Walk::new(answers, need, quorum);
         loop {
             match walk.step() {
-                Step::Found(found) => return found,
+                Step::Found(found) => return Ok(found),
+                Step::TooFew { have } => return Err(have),
                 Step::Need { commit, from } => {
                     assert!(!from.is_empty());
                     match commits.iter().find(|c| c.hash() == commit) {
@@ -211,13 +231,15 @@ mod tests {
             prop_assert_eq!(run(&answers, &commits, need), brute_force(&answers, &commits, need));
         }
 
-        /// Goal: an acknowledged commit is never left behind. Method: k + margin of n sign it, any quorum of the n answers,
-        /// others stand on forks or before it.
+        /// Goal: an acknowledged commit is never left behind. Method: k + margin of n sign it, a quorum of the n or more
+        /// answer, others stand on forks or before it, and some commits are shown by nobody.
         #[test]
         fn acknowledged_commits_are_kept(
             order in Just((0..12usize).collect::<Vec<_>>()).prop_shuffle(),
             asked in Just((0..12usize).collect::<Vec<_>>()).prop_shuffle(),
+            heard in 8usize..=12,
             ahead in prop::collection::vec(any::<bool>(), 12),
+            hidden in prop::collection::vec(prop::bool::weighted(0.2), 4),
         ) {
             let (k, quorum) = (4u8, 8usize);
             let first = commit(1, 1, CommitHash::ZERO);
@@ -226,7 +248,7 @@ mod tests {
             let next = commit(2, 2, good.hash());
             let commits = [first.clone(), stale.clone(), good.clone(), next.clone()];
             let signed: BTreeSet<usize> = order[..quorum].iter().copied().collect();
-            let answers: Vec<Answer> = asked[..quorum]
+            let answers: Vec<Answer> = asked[..heard]
                 .iter()
                 .map(|&slot| Answer {
                     slot: SlotIndex::new(u8::try_from(slot).expect("few")),
@@ -238,19 +260,44 @@ mod tests {
                     }),
                 })
                 .collect();
-            let found = run(&answers, &commits, k);
-            prop_assert!(found == Some(good.hash()) || found == Some(next.hash()));
+            let kept = [Ok(Some(good.hash())), Ok(Some(next.hash()))];
+            prop_assert!(kept.contains(&walk(&answers, &commits, k, quorum)));
+            let shown: Vec<Commit> =
+                commits.iter().zip(hidden).filter(|(_, hidden)| !hidden).map(|(commit, _)| commit.clone()).collect();
+            let found = walk(&answers, &shown, k, quorum);
+            prop_assert!(found.is_err() || kept.contains(&found));
         }
     }
 
-    /// Goal: a commit that nobody can show does not block the walk. Method: two of three answers stand on a lost one.
+    /// Goal: who stands on a commit that nobody shows is no answer, rather than one that says "nothing". Method: two of
+    /// three answers stand on a lost one, against a quorum of one and of two.
     #[test]
     fn lost_commits_count_as_silence() {
         let first = commit(1, 1, CommitHash::ZERO);
         let lost = CommitHash::new([9; 32]);
         let answer = |slot, newest| Answer { slot: SlotIndex::new(slot), newest: Some(newest) };
         let answers = [answer(0, lost), answer(1, lost), answer(2, first.hash())];
-        assert_eq!(run(&answers, std::slice::from_ref(&first), 1), Some(first.hash()));
-        assert_eq!(run(&answers, &[first], 2), None);
+        assert_eq!(walk(&answers, std::slice::from_ref(&first), 1, 1), Ok(Some(first.hash())));
+        assert_eq!(walk(&answers, std::slice::from_ref(&first), 2, 1), Ok(None));
+        assert_eq!(walk(&answers, &[first], 1, 2), Err(1));
+    }
+
+    /// Goal: an acknowledged commit is not passed over because those who know it are slow. Method: eight of twelve answer,
+    /// two on a device's last commit and two on a void one, both above an acknowledged commit that is not shown.
+    #[test]
+    fn hidden_commits_are_not_passed_over() {
+        let first = commit(6, 1, CommitHash::ZERO);
+        let good = commit(7, 1, first.hash());
+        let void = commit(7, 2, good.hash());
+        let last = commit(8, 1, good.hash());
+        let newest = [&last, &last, &void, &void, &first, &first, &first, &first];
+        let answers: Vec<Answer> = (0u8..)
+            .zip(newest)
+            .map(|(slot, commit)| Answer { slot: SlotIndex::new(slot), newest: Some(commit.hash()) })
+            .collect();
+        let shown = [first.clone(), void.clone(), last.clone()];
+        assert_eq!(walk(&answers, &shown, 4, 8), Err(6));
+        let all = [first, good.clone(), void, last];
+        assert_eq!(walk(&answers, &all, 4, 8), Ok(Some(good.hash())));
     }
 }

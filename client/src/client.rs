@@ -22,6 +22,7 @@ use crate::db::{Db, IfLocked};
 use crate::error::{Blame, LedgerError, PutError, SessionError};
 use crate::fetch::Fetcher;
 use crate::gather::gather;
+use crate::judge::{Judge, Show};
 use crate::lease::LeaseCore;
 use crate::options::{Access, Options};
 use crate::place;
@@ -31,7 +32,7 @@ use crate::sync::bring;
 use crate::write::committer::{Command, Committer, Works};
 use crate::write::packer::Packer;
 use crate::write::poster::Poster;
-use crate::write::session::{Keeper, KeeperSetup, show_commits};
+use crate::write::session::{Keeper, KeeperSetup};
 use crate::write::uplink::{Setup, Uplink};
 
 /// One account on one network. Cheap to clone; all methods may run at once.
@@ -173,7 +174,6 @@ impl Inner {
 
     /// The account's contract and its seeders' newest word.
     pub async fn sight(&self) -> Result<Sight, SessionError> {
-        let network = self.options.chain;
         let keys = [key::contract(&self.contract), key::active(&self.contract), key::pending(&self.contract)];
         let mut records = self.chain.records(&keys).await?.into_iter().map(Option::unwrap_or_default);
         let mut next = || records.next().unwrap_or_default();
@@ -185,6 +185,7 @@ impl Inner {
             .map_err(|error| LedgerError::BadRecord { what: "the contract", reason: error.to_string() })?;
         let ids: Vec<_> = contract.lanes().map(|(_, lane)| lane.seeder).collect();
         let seats = seats(&contract, &self.chain.seeders_of(&ids).await?);
+        let (judge, record) = (&self.judge(), &contract);
         let calls = seats.iter().map(|seat| async move {
             let request = Request::Lane { contract: self.contract, slot: seat.slot };
             let lane = match self.caller.call(seat, request, Payload::new()).await {
@@ -195,14 +196,8 @@ impl Inner {
                 Err(fault) if fault.code() == Code::NotFound => return Ok((seat.slot, None)),
                 Err(fault) => return Err(seat.blame(fault.to_string())),
             };
-            let Some((signed, countersignature)) = lane.newest else { return Ok((seat.slot, None)) };
-            let is_sound = signed.commit.contract == self.contract
-                && signed.verify(&network).is_ok()
-                && countersignature.slot == seat.slot
-                && countersignature.seeder == seat.seeder
-                && countersignature.verify(&network, &signed.commit).is_ok();
-            if is_sound {
-                Ok((seat.slot, Some(signed)))
+            if judge.is_sound(record, seat, &lane) {
+                Ok((seat.slot, lane.newest.map(|(signed, _)| signed)))
             } else {
                 Err(seat.blame("its newest commit is not valid"))
             }
@@ -223,11 +218,10 @@ impl Inner {
             }
         }
         let certified = [active, pending].into_iter().filter_map(|bytes| {
-            tallow_types::codec::decode::<CommitCertificate>(&bytes)
-                .ok()
-                .map(|certificate| certificate.signed)
+            let certificate = tallow_types::codec::decode::<CommitCertificate>(&bytes).ok()?;
+            judge.is_acknowledged(record, &certificate).then_some(certificate.signed)
         });
-        let based = self.base_of(&contract, &seats, &answered).await;
+        let based = self.base_of(record, &seats, &answered, &failed).await?;
         let newest = certified.chain(based).max_by_key(|signed| signed.commit.rank());
         Ok(Sight { contract, seats, newest, answered, failed })
     }
@@ -241,12 +235,17 @@ impl Inner {
         }
     }
 
+    fn judge(&self) -> Judge {
+        Judge { network: self.options.chain, contract: self.contract, keys: self.keys.clone() }
+    }
+
     async fn base_of(
         &self,
         contract: &record::Contract,
         seats: &[Seat],
         answered: &[(SlotIndex, Option<SignedCommit>)],
-    ) -> Option<SignedCommit> {
+        failed: &[Blame],
+    ) -> Result<Option<SignedCommit>, SessionError> {
         let answers: Vec<Answer> = answered
             .iter()
             .map(|(slot, newest)| Answer {
@@ -254,24 +253,41 @@ impl Inner {
                 newest: newest.as_ref().map(|signed| signed.commit.hash()),
             })
             .collect();
-        let mut walk = Walk::new(&answers, contract.terms.profile.data());
+        // With fewer answers than that the newest commit may be missed, but what is seen can still be read.
+        let quorum = usize::from(contract.terms.profile.quorum());
+        let mut walk = Walk::new(&answers, contract.terms.profile.data(), quorum.min(answers.len()));
+        let (judge, tuning) = (self.judge(), &self.options.tuning);
+        let show = Show {
+            caller: &self.caller,
+            judge: &judge,
+            record: contract,
+            seats,
+            hedge: tuning.straggler,
+            patience: tuning.patience,
+        };
         let mut known: Vec<SignedCommit> = answered.iter().filter_map(|(_, newest)| newest.clone()).collect();
         known.iter().for_each(|signed| walk.show(&signed.commit));
         loop {
             match walk.step() {
                 Step::Found(found) => {
-                    return known.into_iter().find(|signed| Some(signed.commit.hash()) == found);
+                    return Ok(known.into_iter().find(|signed| Some(signed.commit.hash()) == found));
                 }
                 Step::Need { commit, from } => {
-                    let from: Vec<Seat> =
-                        seats.iter().filter(|seat| from.contains(&seat.slot)).cloned().collect();
-                    let network = &self.options.chain;
-                    let shown = show_commits(&self.caller, network, self.contract, &from, commit).await;
+                    let shown = show.run(commit, &from).await;
                     if shown.is_empty() {
                         walk.give_up(commit);
                     }
                     shown.iter().for_each(|signed| walk.show(&signed.commit));
                     known.extend(shown);
+                }
+                Step::TooFew { have } => {
+                    let what = "the newest commit".into();
+                    return Err(SessionError::Unreadable {
+                        what,
+                        have,
+                        need: quorum,
+                        failed: failed.to_vec(),
+                    });
                 }
             }
         }
@@ -347,8 +363,7 @@ impl Inner {
         let keeper = KeeperSetup {
             chain: self.chain.clone(),
             caller: self.caller.clone(),
-            network: options.chain,
-            contract: self.contract,
+            judge: self.judge(),
             device,
             straggler: tuning.straggler,
             patience: tuning.patience,

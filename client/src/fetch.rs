@@ -38,6 +38,12 @@ pub(crate) struct Place {
     pub roots: Vec<Option<SliceRoot>>,
 }
 
+impl Place {
+    fn root(&self, slot: SlotIndex) -> Option<SliceRoot> {
+        self.roots.get(usize::from(slot.get())).copied().flatten()
+    }
+}
+
 impl From<&Row> for Place {
     fn from(row: &Row) -> Self {
         Self { stripe: row.stripe, slice_len: row.slice_len, roots: row.roots.clone() }
@@ -119,10 +125,12 @@ impl Fetcher {
         Ok(bytes)
     }
 
-    /// Seats in the order in which to ask them: fast ones first, data slots before parity among equals.
-    fn ranked(&self, without: &BTreeSet<SlotIndex>) -> Vec<&Seat> {
+    /// Seats in the order in which to ask them: those whose slice can be checked, fast ones first, data slots before
+    /// parity among equals.
+    fn ranked(&self, place: &Place, without: &BTreeSet<SlotIndex>) -> Vec<&Seat> {
         let mut seats: Vec<&Seat> = self.seats.iter().filter(|seat| !without.contains(&seat.slot)).collect();
-        seats.sort_by_key(|seat| (self.caller.cost(&seat.seeder) / 100, seat.slot));
+        let is_unknown = |seat: &Seat| place.root(seat.slot).is_none();
+        seats.sort_by_key(|seat| (is_unknown(seat), self.caller.cost(&seat.seeder) / 100, seat.slot));
         seats
     }
 
@@ -135,7 +143,7 @@ impl Fetcher {
         without: &BTreeSet<SlotIndex>,
     ) -> Result<Columns, Vec<Blame>> {
         let need = usize::from(self.profile.data());
-        let mut waiting = self.ranked(without).into_iter();
+        let mut waiting = self.ranked(place, without).into_iter();
         let mut running = FuturesUnordered::new();
         let ask = |seat: &'_ Seat| {
             let seat = seat.clone();
@@ -249,14 +257,14 @@ impl Fetcher {
             let seat = seat.clone();
             async move { (seat.clone(), self.masked(&seat, place, 0, place.slice_len).await) }
         };
-        let mut waiting = self.ranked(without).into_iter();
+        let mut waiting = self.ranked(place, without).into_iter();
         let mut running: FuturesUnordered<_> = waiting.by_ref().take(need).map(ask).collect();
         let (mut found, mut failed) = (Columns::new(), Vec::new());
         while found.len() < need {
             let Some((seat, answer)) = running.next().await else {
                 return Err(self.unreadable(place, &failed));
             };
-            let known = place.roots.get(usize::from(seat.slot.get())).copied().flatten();
+            let known = place.root(seat.slot);
             let judged = answer.and_then(|bytes| {
                 if known.is_some_and(|root| slice::root(&bytes) != root) {
                     self.caller.distrust(&seat.seeder);

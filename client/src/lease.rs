@@ -61,7 +61,7 @@ pub enum Event {
     Straggling,
     /// A commit that was asked for.
     Shown(Box<Commit>),
-    /// Nobody can show it.
+    /// Nobody shows it: those who stand on it count as silent.
     Hidden(CommitHash),
     /// Time to look after the lease, if it is held. `now` is an estimate of block time.
     Tick {
@@ -301,7 +301,7 @@ impl LeaseCore {
         }
         let answers: Vec<Answer> =
             answers.iter().map(|(slot, newest)| Answer { slot: *slot, newest: *newest }).collect();
-        let mut walk = Walk::new(&answers, self.profile.data());
+        let mut walk = Walk::new(&answers, self.profile.data(), quorum);
         for commit in commits.drain(..) {
             walk.show(&commit);
         }
@@ -315,6 +315,11 @@ impl LeaseCore {
         let lease = *lease;
         match walk.step() {
             Step::Need { commit, from } => vec![Effect::Show { commit, from }],
+            Step::TooFew { have } => {
+                self.stale = Some(lease);
+                self.phase = Phase::Idle;
+                vec![Effect::ReadOnly { have, need: usize::from(self.profile.quorum()) }]
+            }
             Step::Found(base) => {
                 // Time since the grant is not known exactly; counting from the expiry never keeps it longer.
                 let since = TimeMs::new(self.expires.get().saturating_sub(self.length.get()));

@@ -19,6 +19,7 @@ mod fetch;
 mod gather;
 mod get;
 mod identity;
+mod judge;
 pub mod lease;
 mod ops;
 mod options;

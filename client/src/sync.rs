@@ -10,7 +10,7 @@ use borsh::BorshDeserialize;
 use tallow_proofs::lane::SumTree;
 use tallow_seal::catalog::{Catalog, CatalogRecord};
 use tallow_seal::chunk::ChunkRef;
-use tallow_seal::head::{HeadRef, Which, open_head};
+use tallow_seal::head::{HeadRef, Place, Which, open_head};
 use tallow_seal::record::{Record, RecordRoot};
 use tallow_seal::repair::{RepairIndex, RepairRecord, SlotSet};
 use tallow_types::codec::{Tagged, decode};
@@ -45,16 +45,13 @@ pub(crate) async fn bring(
         return Ok(book);
     }
     let commit = &target.commit;
-    let (keys, id) = (&fetcher.keys, &fetcher.contract);
+    let (keys, place) = (&fetcher.keys, Place::from(commit));
     let head = |under: Under| -> Result<Option<HeadRef>, SessionError> {
         let (which, keys, sealed) = match under {
             Under::Catalog => (Which::Catalog, &keys.catalog, &commit.catalog_head),
             Under::Repair => (Which::Repair, &keys.repair, &commit.repair_head),
         };
-        if sealed.is_empty() {
-            return Ok(None);
-        }
-        open_head(keys, which, id, sealed).map(Some).map_err(|error| damaged("the head in the commit", error))
+        open_head(keys, which, &place, sealed).map_err(|error| damaged("the head in the commit", error))
     };
     let (catalog_head, repair_head) = (head(Under::Catalog)?, head(Under::Repair)?);
     let mut rows = learn_rows(fetcher, &book, commit, straggler).await?;

@@ -1,18 +1,21 @@
 //! Heads: the sealed references in a commit, to the newest record of the catalog and of the repair index. With one of
-//! them and the phrase, a bare machine finds everything else.
+//! them and the phrase, a bare machine finds everything else. A log without records has a head, too, of zeros.
 //!
 //! ```text
 //! | "HD" | version u8 | key check 16 | nonce 24 | ciphertext of the reference | tag 16 |
 //! key   = CATALOG_HEAD or REPAIR_HEAD (content key or repair key)
-//! nonce = first 24 bytes of keyed BLAKE3 (CHUNK_NONCE (that key), contract id | everything before the nonce | reference)
+//! data  = contract id 32 | incarnation u32 | lease u64 | sequence u64 | everything before the nonce    authenticated with it
+//! nonce = first 24 bytes of keyed BLAKE3 (CHUNK_NONCE (that key), data | reference)
 //! ```
 //!
-//! Guarantees: the length tells nothing; a head of another contract or of the other kind doesn't open; a wrong key is
-//! told apart from damage by the key check.
+//! Guarantees: the length tells nothing; a head of another contract, of a commit of another rank or of the other kind
+//! doesn't open, so nobody without the key makes a commit of a new rank whose heads open; a wrong key is told apart
+//! from damage by the key check.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use chacha20poly1305::{AeadInOut, Key, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use tallow_types::codec::BoundedBytes;
+use tallow_types::commit::{Commit, Rank};
 use tallow_types::domain;
 use tallow_types::id::{ContractId, StripeId};
 use tallow_types::limits::COMMIT_HEAD_MAX;
@@ -83,11 +86,32 @@ fn prefix(check: KeyCheck) -> [u8; PREFIX_LEN] {
     prefix
 }
 
-fn aad(contract: &ContractId, check: KeyCheck) -> Vec<u8> {
-    [contract.as_bytes().as_slice(), &prefix(check)].concat()
+/// The commit that a head is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its contract.
+    pub contract: ContractId,
+    /// Its lease and sequence.
+    pub rank: Rank,
 }
 
-/// Seals a head for a commit of `contract`.
+impl From<&Commit> for Place {
+    fn from(commit: &Commit) -> Self {
+        Self { contract: commit.contract, rank: commit.rank() }
+    }
+}
+
+fn aad(place: &Place, check: KeyCheck) -> Vec<u8> {
+    let Rank { lease, sequence } = place.rank;
+    let mut data = place.contract.as_bytes().to_vec();
+    data.extend_from_slice(&lease.incarnation.get().to_le_bytes());
+    data.extend_from_slice(&lease.counter.to_le_bytes());
+    data.extend_from_slice(&sequence.get().to_le_bytes());
+    data.extend_from_slice(&prefix(check));
+    data
+}
+
+/// Seals a head for a commit; `None` for a log that has no record yet.
 ///
 /// # Panics
 /// Never: the length is fixed and inside the limit.
@@ -95,11 +119,12 @@ fn aad(contract: &ContractId, check: KeyCheck) -> Vec<u8> {
 pub fn seal_head(
     keys: &ChunkKeys,
     which: Which,
-    contract: &ContractId,
-    head: &HeadRef,
+    place: &Place,
+    head: Option<&HeadRef>,
 ) -> BoundedBytes<COMMIT_HEAD_MAX> {
-    let mut body = borsh::to_vec(head).expect("writing to a vector cannot fail");
-    let aad = aad(contract, keys.check());
+    let encoded = head.map(|head| borsh::to_vec(head).expect("writing to a vector cannot fail"));
+    let mut body = encoded.unwrap_or_else(|| vec![0; BODY_LEN]);
+    let aad = aad(place, keys.check());
     let nonce = nonce_of(&keys.nonces, &[&aad, &body]);
     let tag = cipher(keys, which)
         .encrypt_inout_detached(&XNonce::from(nonce), &aad, body.as_mut_slice().into())
@@ -124,12 +149,12 @@ pub enum HeadError {
     /// Sound as far as one can tell, but sealed with another key: another phrase, contract index or generation.
     #[error("the head is sealed with another key")]
     WrongKey,
-    /// The right key, but other bytes, another contract's head or the other kind.
-    #[error("the head is damaged or belongs to another contract")]
+    /// The right key, but other bytes, another commit's head or the other kind.
+    #[error("the head is damaged or belongs to another commit")]
     Damaged,
 }
 
-/// Opens a head out of a commit of `contract`.
+/// Opens a head out of a commit; `None` if its log has no record yet.
 ///
 /// # Errors
 /// See [`HeadError`].
@@ -139,9 +164,9 @@ pub enum HeadError {
 pub fn open_head(
     keys: &ChunkKeys,
     which: Which,
-    contract: &ContractId,
+    place: &Place,
     sealed: &[u8],
-) -> Result<HeadRef, HeadError> {
+) -> Result<Option<HeadRef>, HeadError> {
     let [tag0, tag1, version, ..] = sealed else { return Err(HeadError::NotAHead) };
     if [*tag0, *tag1] != TAG {
         return Err(HeadError::NotAHead);
@@ -164,12 +189,15 @@ pub fn open_head(
     cipher(keys, which)
         .decrypt_inout_detached(
             &XNonce::from(nonce),
-            &aad(contract, keys.check()),
+            &aad(place, keys.check()),
             body.as_mut_slice().into(),
             &Tag::from(tag),
         )
         .map_err(|_| HeadError::Damaged)?;
-    HeadRef::try_from_slice(&body).map_err(|_| HeadError::Damaged)
+    if body == [0; BODY_LEN] {
+        return Ok(None);
+    }
+    HeadRef::try_from_slice(&body).map(Some).map_err(|_| HeadError::Damaged)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tallow_seal::attempt::StripeAttempt;
 use tallow_seal::catalog::{Catalog, CatalogRecord, within};
 use tallow_seal::chunk::{ChunkRef, Sealer, open};
 use tallow_seal::entry::{Content, FileTime, Kind};
-use tallow_seal::head::{HeadRef, Which, open_head, seal_head};
+use tallow_seal::head::{HeadRef, Place, Which, open_head, seal_head};
 use tallow_seal::keys::{ChunkKeys, ContractKeys};
 use tallow_seal::path::BlobPath;
 use tallow_seal::phrase::Phrase;
@@ -16,9 +16,10 @@ use tallow_seal::record::{RecordRoot, pieces};
 use tallow_seal::repair::{RepairIndex, RepairRecord};
 use tallow_seal::stripe::{Layout, Stripe};
 use tallow_types::codec::{Tagged, decode, encode};
+use tallow_types::commit::Rank;
 use tallow_types::id::{ContractId, SliceRoot, StripeId};
 use tallow_types::profile::Profile;
-use tallow_types::unit::{LeafIndex, SlotIndex, TimeMs};
+use tallow_types::unit::{Incarnation, LeafIndex, Lease, Sequence, SlotIndex, TimeMs};
 
 fn file(name: &str) -> Vec<u8> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../vectors/contract");
@@ -30,6 +31,8 @@ struct Golden {
     facts: Value,
     keys: ContractKeys,
     contract: ContractId,
+    /// The commit that its heads are in.
+    place: Place,
     profile: Profile,
     slices: [Vec<Vec<u8>>; 2],
 }
@@ -44,7 +47,14 @@ impl Golden {
             let all = file(name);
             all.chunks(all.len() / 12).map(<[u8]>::to_vec).collect()
         });
-        Self { keys: phrase.seed().contract(0, 0), facts, contract, profile, slices }
+        let number = |name: &str| facts["commit"][name].as_u64().unwrap();
+        let lease = Lease {
+            incarnation: Incarnation::new(u32::try_from(number("incarnation")).unwrap()),
+            counter: number("lease"),
+        };
+        let rank = Rank { lease, sequence: Sequence::new(number("sequence")) };
+        let place = Place { contract, rank };
+        Self { keys: phrase.seed().contract(0, 0), facts, contract, place, profile, slices }
     }
 
     fn stripe_id(&self, leaf: usize) -> StripeId {
@@ -111,7 +121,7 @@ fn path(text: &str) -> BlobPath {
 fn golden_contract_opens() {
     let golden = Golden::load();
     let sealed = golden.sealed_head("catalog_head");
-    let head = open_head(&golden.keys.catalog, Which::Catalog, &golden.contract, &sealed).unwrap();
+    let head = open_head(&golden.keys.catalog, Which::Catalog, &golden.place, &sealed).unwrap().unwrap();
     let (root, record) = golden.record::<CatalogRecord>(&golden.keys.catalog, &head);
     assert!(root.previous.is_none() && record.is_snapshot());
     assert_eq!(encode(&record), file("catalog-record.bin"));
@@ -152,7 +162,7 @@ fn keeper_repairs_the_golden_contract() {
     let golden = Golden::load();
     let keeper = golden.keys.mask.repair_keys();
     let sealed = golden.sealed_head("repair_head");
-    let head = open_head(&keeper, Which::Repair, &golden.contract, &sealed).unwrap();
+    let head = open_head(&keeper, Which::Repair, &golden.place, &sealed).unwrap().unwrap();
     let (_, record) = golden.record::<RepairRecord>(&keeper, &head);
     assert_eq!(encode(&record), file("repair-record.bin"));
     let mut index = RepairIndex::new();
@@ -178,7 +188,7 @@ fn keeper_repairs_the_golden_contract() {
         assert_eq!(made, golden.slices[0][usize::from(slot.get())]);
     }
     let catalog_head = golden.sealed_head("catalog_head");
-    assert!(open_head(&keeper, Which::Catalog, &golden.contract, &catalog_head).is_err());
+    assert!(open_head(&keeper, Which::Catalog, &golden.place, &catalog_head).is_err());
 }
 
 /// Goal: this version still writes what it wrote. Method: code and mask the golden streams again, seal
@@ -213,8 +223,8 @@ fn golden_contract_is_written_alike() {
         ("repair_head", Which::Repair, &golden.keys.repair),
     ] {
         let sealed = golden.sealed_head(name);
-        let head = open_head(keys, which, &golden.contract, &sealed).unwrap();
-        assert_eq!(seal_head(keys, which, &golden.contract, &head).to_vec(), sealed);
+        let head = open_head(keys, which, &golden.place, &sealed).unwrap();
+        assert_eq!(seal_head(keys, which, &golden.place, head.as_ref()).to_vec(), sealed);
     }
     let CatalogRecord::Snapshot(entries) = record else { panic!("is a snapshot") };
     let Kind::File(Content::Chunks(chunks)) = &entries[4].1.kind else { panic!("noise is one chunk") };

@@ -201,6 +201,23 @@ fn too_few_promises_are_read_only() {
     assert!(matches!(world.run(&mut core, key(1), effects)[..], [Effect::Ready { .. }]));
 }
 
+/// Goal: a seeder whose commits nobody shows is no answer. Method: it stands on a lost commit; four answer, then six.
+#[test]
+fn hidden_commits_are_silence() {
+    let (mut world, mut core) = (World::new(), core(1));
+    let mut later = commit(1, 2);
+    later.previous = commit(1, 1).hash();
+    world.newest[0] = Some(later);
+    world.counter = 1;
+    world.up = vec![true, true, true, true, false, false];
+    let effects = core.handle(Event::Want);
+    assert_eq!(world.run(&mut core, key(1), effects), [Effect::ReadOnly { have: 3, need: 4 }]);
+    assert_eq!(core.held(), None);
+    world.up = vec![true; 6];
+    let effects = core.handle(Event::Want);
+    assert!(matches!(world.run(&mut core, key(1), effects)[..], [Effect::Ready { base: None, .. }]));
+}
+
 /// Goal: stragglers are not waited for once enough have promised. Method: only the first four answer.
 #[test]
 fn stragglers_are_left_behind() {

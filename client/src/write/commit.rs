@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tallow_seal::head::{Which, seal_head};
+use tallow_seal::head::{Place, Which, seal_head};
 use tallow_types::codec::Bounded;
-use tallow_types::commit::{Commit, SignedCommit, SlotState};
+use tallow_types::commit::{Commit, Rank, SignedCommit, SlotState};
 use tallow_types::id::CommitHash;
 use tallow_types::unit::{LeafIndex, Sequence};
 use tokio::sync::oneshot;
@@ -327,14 +327,14 @@ impl Committer {
             Some(heads) => (heads.catalog.head, heads.repair.head),
             None => (self.book.catalog_log.head, self.book.repair_log.head),
         };
-        let seal = |keys, which, head: Option<_>| {
-            head.map_or_else(Bounded::empty, |head| seal_head(keys, which, &works.contract, &head))
-        };
+        let (lease, sequence) = (session.lease, Sequence::new(session.sequence + 1));
+        let place = Place { contract: works.contract, rank: Rank { lease, sequence } };
+        let seal = |keys, which, head: Option<_>| seal_head(keys, which, &place, head.as_ref());
         let previous = session.lanes.made.last().map(|made| &made.signed).or(session.lanes.base.as_ref());
         let commit = Commit {
             contract: works.contract,
-            lease: session.lease,
-            sequence: Sequence::new(session.sequence + 1),
+            lease,
+            sequence,
             previous: previous.map_or(CommitHash::ZERO, |signed| signed.commit.hash()),
             leaves: self.book.leaves(),
             width: self.book.width(works.profile),

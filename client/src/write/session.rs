@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes as Payload;
 use tallow_ledger::{key, record};
 use tallow_types::codec::decode;
-use tallow_types::commit::{Commit, SignedCommit};
+use tallow_types::commit::SignedCommit;
 use tallow_types::fault::{Code, Fault};
-use tallow_types::id::{ChainId, CommitHash, ContractId, PublicKey};
+use tallow_types::id::{CommitHash, PublicKey};
 use tallow_types::tx::Action;
 use tallow_types::unit::{DurationMs, Lease, SlotIndex, TimeMs};
 use tallow_types::wire::{LaneState, Request, Response};
@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, watch};
 use crate::chain::Chain;
 use crate::error::{Blame, LedgerError, SessionError};
 use crate::gather::gather;
+use crate::judge::{Judge, Show};
 use crate::lease::{Effect, Event, Grant, LeaseCore};
 use crate::seats::{Caller, Seat, seats};
 
@@ -45,14 +46,15 @@ struct Inner {
     contract: Option<record::Contract>,
     seats: Vec<Seat>,
     shown: Vec<SignedCommit>,
+    /// Who stands on a commit that nobody showed.
+    hidden: Vec<SlotIndex>,
 }
 
 /// The lease of one contract.
 pub(crate) struct Keeper {
     chain: Arc<Chain>,
     caller: Arc<Caller>,
-    network: ChainId,
-    contract: ContractId,
+    judge: Judge,
     device: PublicKey,
     straggler: Duration,
     patience: Duration,
@@ -73,8 +75,7 @@ enum Outcome {
 pub(crate) struct KeeperSetup {
     pub chain: Arc<Chain>,
     pub caller: Arc<Caller>,
-    pub network: ChainId,
-    pub contract: ContractId,
+    pub judge: Judge,
     pub device: PublicKey,
     pub straggler: Duration,
     pub patience: Duration,
@@ -89,12 +90,12 @@ impl Keeper {
             contract: None,
             seats: Vec::new(),
             shown: Vec::new(),
+            hidden: Vec::new(),
         };
         Self {
             chain: setup.chain,
             caller: setup.caller,
-            network: setup.network,
-            contract: setup.contract,
+            judge: setup.judge,
             device: setup.device,
             straggler: setup.straggler,
             patience: setup.patience,
@@ -117,8 +118,12 @@ impl Keeper {
             return Err(SessionError::LeaseHeld { waited_s: began.elapsed().as_secs() });
         };
         let failed = |inner: &Inner| {
-            let blame = |(seat, answer): &(Seat, Result<LaneState, Fault>)| {
-                Some(seat.blame(answer.as_ref().err()?.to_string()))
+            let blame = |(seat, answer): &(Seat, Result<LaneState, Fault>)| match answer {
+                Ok(_) if inner.hidden.contains(&seat.slot) => {
+                    Some(seat.blame("nobody shows the commits that it has signed"))
+                }
+                Ok(_) => None,
+                Err(fault) => Some(seat.blame(fault.to_string())),
             };
             inner.fence.iter().filter_map(blame).collect::<Vec<_>>()
         };
@@ -208,11 +213,12 @@ impl Keeper {
             match effect {
                 Effect::Read => queue.extend(self.read(inner).await?),
                 Effect::Ask => {
-                    self.submit(Action::Lease { contract: self.contract, device: self.device }).await?;
+                    self.submit(Action::Lease { contract: self.judge.contract, device: self.device }).await?;
                     queue.extend(self.read(inner).await?);
                 }
                 Effect::Release => {
-                    self.submit(Action::Release { contract: self.contract, device: self.device }).await?;
+                    self.submit(Action::Release { contract: self.judge.contract, device: self.device })
+                        .await?;
                     queue.extend(self.read(inner).await?);
                 }
                 Effect::Wait(time) => tokio::time::sleep(Duration::from_millis(time.get())).await,
@@ -244,11 +250,11 @@ impl Keeper {
     }
 
     async fn read(&self, inner: &mut Inner) -> Result<Vec<Effect>, SessionError> {
-        let keys = [key::HEAD.to_vec(), key::contract(&self.contract)];
+        let keys = [key::HEAD.to_vec(), key::contract(&self.judge.contract)];
         let mut found = self.chain.records(&keys).await?.into_iter();
         let (head, contract) = (found.next().flatten(), found.next().flatten());
         let (Some(head), Some(contract)) = (head, contract) else {
-            return Err(SessionError::NoContract(self.network));
+            return Err(SessionError::NoContract(self.judge.network));
         };
         let bad = |what, error: tallow_types::codec::DecodeError| LedgerError::BadRecord {
             what,
@@ -281,10 +287,11 @@ impl Keeper {
             Err(_) => Vec::new(),
         };
         inner.shown.clear();
+        inner.hidden.clear();
         let quorum = usize::from(contract.terms.profile.quorum());
         let calls =
             inner.seats.clone().into_iter().filter(|seat| slots.contains(&seat.slot)).map(|seat| async {
-                let answer = self.fence_one(&seat, lease).await;
+                let answer = self.fence_one(&contract, &seat, lease).await;
                 let is_good = answer.is_ok();
                 let answered = (seat, answer);
                 if is_good { Ok(answered) } else { Err(answered) }
@@ -310,21 +317,27 @@ impl Keeper {
     }
 
     /// One seeder's promise. A seeder whose ledger doesn't know the grant yet is asked again.
-    async fn fence_one(&self, seat: &Seat, lease: Lease) -> Result<LaneState, Fault> {
+    async fn fence_one(
+        &self,
+        record: &record::Contract,
+        seat: &Seat,
+        lease: Lease,
+    ) -> Result<LaneState, Fault> {
         let deadline = tokio::time::Instant::now() + self.patience / 2;
         loop {
-            let request = Request::Fence { contract: self.contract, slot: seat.slot, lease };
+            let request = Request::Fence { contract: self.judge.contract, slot: seat.slot, lease };
             let fault = match self.caller.call(seat, request, Payload::new()).await {
                 Ok(reply) => match reply.response {
                     Response::Fenced { fence, signature, lane } => {
                         let signer = seat.seeder.public_key();
                         let newest = lane.newest.as_ref().map(|(signed, _)| signed.commit.hash());
-                        let fits = fence.contract == self.contract
+                        let fits = fence.contract == self.judge.contract
                             && fence.slot == seat.slot
                             && fence.lease == lease
                             && fence.newest == newest.unwrap_or(CommitHash::ZERO)
-                            && tallow_types::sign::verify(&self.network, &signer, &fence, &signature).is_ok()
-                            && self.is_sound(seat, &lane);
+                            && tallow_types::sign::verify(&self.judge.network, &signer, &fence, &signature)
+                                .is_ok()
+                            && self.judge.is_sound(record, seat, &lane);
                         if fits {
                             return Ok(lane);
                         }
@@ -342,22 +355,23 @@ impl Keeper {
         }
     }
 
-    fn is_sound(&self, seat: &Seat, lane: &LaneState) -> bool {
-        lane.newest.as_ref().is_none_or(|(signed, countersignature)| {
-            signed.commit.contract == self.contract
-                && signed.verify(&self.network).is_ok()
-                && countersignature.slot == seat.slot
-                && countersignature.seeder == seat.seeder
-                && countersignature.verify(&self.network, &signed.commit).is_ok()
-        })
-    }
-
     async fn show(&self, inner: &mut Inner, commit: CommitHash, from: &[SlotIndex]) -> Vec<Effect> {
-        let known = seats_of(&inner.seats, from);
-        let found = show_commits(&self.caller, &self.network, self.contract, &known, commit).await;
-        let event = match found.iter().find(|signed| signed.commit.hash() == commit) {
+        let Some(record) = &inner.contract else { return Vec::new() };
+        let show = Show {
+            caller: &self.caller,
+            judge: &self.judge,
+            record,
+            seats: &inner.seats,
+            hedge: self.straggler,
+            patience: self.patience / 2,
+        };
+        let found = show.run(commit, from).await;
+        let event = match found.first() {
             Some(signed) => Event::Shown(Box::new(signed.commit.clone())),
-            None => Event::Hidden(commit),
+            None => {
+                inner.hidden.extend(from);
+                Event::Hidden(commit)
+            }
         };
         inner.shown.extend(found);
         inner.core.handle(event)
@@ -371,37 +385,4 @@ impl Inner {
         let since = u64::try_from(learnt.elapsed().as_millis()).unwrap_or(u64::MAX);
         time.after(DurationMs::new(since)).unwrap_or(time)
     }
-}
-
-fn seats_of(seats: &[Seat], slots: &[SlotIndex]) -> Vec<Seat> {
-    seats.iter().filter(|seat| slots.contains(&seat.slot)).cloned().collect()
-}
-
-/// Asks seats in turn for a commit and those before it. Only commits that hang together are taken.
-pub(crate) async fn show_commits(
-    caller: &Caller,
-    network: &ChainId,
-    contract: ContractId,
-    seats: &[Seat],
-    from: CommitHash,
-) -> Vec<SignedCommit> {
-    for seat in seats {
-        let request = Request::Commits { contract, slot: seat.slot, from };
-        let Ok(reply) = caller.call(seat, request, Payload::new()).await else { continue };
-        let Response::Commits { commits } = reply.response else { continue };
-        let mut wanted = from;
-        let mut found = Vec::new();
-        for signed in commits.into_vec() {
-            let commit: &Commit = &signed.commit;
-            if commit.hash() != wanted || commit.contract != contract || signed.verify(network).is_err() {
-                break;
-            }
-            wanted = commit.previous;
-            found.push(signed);
-        }
-        if !found.is_empty() {
-            return found;
-        }
-    }
-    Vec::new()
 }

@@ -63,6 +63,27 @@ async fn liars_are_survived() {
     }
 }
 
+/// Goal: seeders that keep their lanes to themselves can't pass noise for slices. Method: those with the first slots do
+/// so, as many as may fail; a bare machine reads and writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn noise_from_unknown_lanes_is_survived() {
+    let world = World::new(6).await;
+    let client = world.client(1).await;
+    let bytes = noise(1, 1_200_000);
+    write(&client, "blob", bytes.clone()).await.unwrap();
+    client.close().await.unwrap();
+    for n in 0..6 {
+        if world.slot_of(&client, n).await < 2 {
+            world.services[usize::from(n)].lies.store(true, Ordering::Relaxed);
+        }
+    }
+    let bare = world.bare(7).await;
+    assert!(read(&bare, "blob").await.unwrap() == bytes);
+    write(&bare, "more", noise(2, 700_000)).await.unwrap();
+    bare.close().await.unwrap();
+    assert!(read(&world.bare(8).await, "more").await.unwrap() == noise(2, 700_000));
+}
+
 /// Goal: with k + margin seeders a put succeeds and says who is missing; with one fewer it fails, names them, and leaves
 /// nothing visible; later it succeeds. Method: full disks, then dead seeders.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,7 +24,7 @@ use tallow_types::params::{Genesis, Params, Validator};
 use tallow_types::policy::Policy;
 use tallow_types::sign::Keypair;
 use tallow_types::tx::{Action, TxCore};
-use tallow_types::wire::Request;
+use tallow_types::wire::{Request, Response};
 use tallow_types::{
     Bounded, Bytes, DurationMs, EpochCount, Fuel, FuelPerMibEpoch, Height, IdempotencyKey, Profile,
     PublicKey, TimeMs,
@@ -33,11 +33,13 @@ use tallow_types::{
 pub const PROFILE: (u8, u8) = (2, 6);
 pub const QUORUM: usize = 4;
 
-/// Counts what is stored, and refuses when told to.
+/// Counts what is stored, and refuses or lies when told to.
 pub struct Watched {
     inner: StorageService,
     pub stored: AtomicU64,
     pub refuses: AtomicBool,
+    /// Says nothing of its lane, and answers reads with noise.
+    pub lies: AtomicBool,
 }
 
 #[async_trait]
@@ -49,10 +51,20 @@ impl Service for Watched {
             }
             let bytes = payload.len() as u64;
             let reply = self.inner.serve(from, request, payload).await;
-            if !matches!(reply.response, tallow_types::wire::Response::Failed(_)) {
+            if !matches!(reply.response, Response::Failed(_)) {
                 self.stored.fetch_add(bytes, Ordering::Relaxed);
             }
             return reply;
+        }
+        if self.lies.load(Ordering::Relaxed) {
+            match &request {
+                Request::Leaves { .. } => return Fault::new(Code::Storage, "the disk is slow").into(),
+                Request::Read { length, .. } => {
+                    let payload = noise(9, *length as usize).into();
+                    return Reply { response: Response::Read, payload };
+                }
+                _ => {}
+            }
         }
         self.inner.serve(from, request, payload).await
     }
@@ -155,7 +167,12 @@ impl World {
             Some(seeder),
             Upstream::new(Vec::new()),
         );
-        let service = Arc::new(Watched { inner, stored: AtomicU64::new(0), refuses: AtomicBool::new(false) });
+        let service = Arc::new(Watched {
+            inner,
+            stored: AtomicU64::new(0),
+            refuses: AtomicBool::new(false),
+            lies: AtomicBool::new(false),
+        });
         self.services.push(service.clone());
         let _node = self.twin.join(seeder_key(n), Some(service));
     }

@@ -1,11 +1,17 @@
 use proptest::prelude::*;
-use tallow_types::unit::LeafIndex;
+use tallow_types::unit::{Incarnation, LeafIndex, Lease, Sequence};
 
 use super::*;
 use crate::chunk::ChunkId;
 use crate::keys::{ContractKeys, Seed};
 
-const CONTRACT: ContractId = ContractId::new([8; 32]);
+const PLACE: Place = place(8, 0, 3, 5);
+
+const fn place(contract: u8, incarnation: u32, counter: u64, sequence: u64) -> Place {
+    let lease = Lease { incarnation: Incarnation::new(incarnation), counter };
+    let rank = Rank { lease, sequence: Sequence::new(sequence) };
+    Place { contract: ContractId::new([contract; 32]), rank }
+}
 
 fn keys(fill: u8) -> ContractKeys {
     Seed::new(Zeroizing::new([fill; 64])).contract(0, 0)
@@ -22,10 +28,10 @@ fn head(offset: u32) -> HeadRef {
 fn round_trip() {
     let keys = keys(1);
     for (which, keys) in [(Which::Catalog, &keys.catalog), (Which::Repair, &keys.repair)] {
-        for offset in [0, 77, 1 << 30] {
-            let sealed = seal_head(keys, which, &CONTRACT, &head(offset));
+        for head in [Some(head(0)), Some(head(77)), Some(head(1 << 30)), None] {
+            let sealed = seal_head(keys, which, &PLACE, head.as_ref());
             assert_eq!(sealed.len(), HEAD_LEN);
-            assert_eq!(open_head(keys, which, &CONTRACT, &sealed), Ok(head(offset)));
+            assert_eq!(open_head(keys, which, &PLACE, &sealed), Ok(head));
         }
     }
 }
@@ -34,9 +40,9 @@ fn round_trip() {
 #[test]
 fn wrong_key_is_not_damage() {
     let mine = keys(1);
-    let good = seal_head(&mine.catalog, Which::Catalog, &CONTRACT, &head(0)).into_vec();
+    let good = seal_head(&mine.catalog, Which::Catalog, &PLACE, Some(&head(0))).into_vec();
     for other in [&keys(2).catalog, &mine.repair] {
-        assert_eq!(open_head(other, Which::Catalog, &CONTRACT, &good), Err(HeadError::WrongKey));
+        assert_eq!(open_head(other, Which::Catalog, &PLACE, &good), Err(HeadError::WrongKey));
     }
     for at in 0..good.len() {
         let mut bad = good.clone();
@@ -47,38 +53,39 @@ fn wrong_key_is_not_damage() {
             3..PREFIX_LEN => HeadError::WrongKey,
             _ => HeadError::Damaged,
         };
-        assert_eq!(open_head(&mine.catalog, Which::Catalog, &CONTRACT, &bad), Err(expected), "byte {at}");
+        assert_eq!(open_head(&mine.catalog, Which::Catalog, &PLACE, &bad), Err(expected), "byte {at}");
     }
     for len in 0..good.len() {
-        assert_eq!(
-            open_head(&mine.catalog, Which::Catalog, &CONTRACT, &good[..len]),
-            Err(HeadError::NotAHead)
-        );
+        assert_eq!(open_head(&mine.catalog, Which::Catalog, &PLACE, &good[..len]), Err(HeadError::NotAHead));
     }
 }
 
-/// Goal: a head counts for its contract and kind only. Method: move it.
+/// Goal: a head counts for its commit and kind only, one without a record, too. Method: move it to another contract,
+/// incarnation, lease, sequence and kind.
 #[test]
 fn heads_are_bound_to_their_place() {
     let mine = keys(1).catalog;
-    let sealed = seal_head(&mine, Which::Catalog, &CONTRACT, &head(0));
-    let elsewhere = ContractId::new([9; 32]);
-    assert_eq!(open_head(&mine, Which::Catalog, &elsewhere, &sealed), Err(HeadError::Damaged));
-    assert_eq!(open_head(&mine, Which::Repair, &CONTRACT, &sealed), Err(HeadError::Damaged));
+    for head in [Some(head(0)), None] {
+        let sealed = seal_head(&mine, Which::Catalog, &PLACE, head.as_ref());
+        for elsewhere in [place(9, 0, 3, 5), place(8, 1, 3, 5), place(8, 0, 4, 5), place(8, 0, 3, 6)] {
+            assert_eq!(open_head(&mine, Which::Catalog, &elsewhere, &sealed), Err(HeadError::Damaged));
+        }
+        assert_eq!(open_head(&mine, Which::Repair, &PLACE, &sealed), Err(HeadError::Damaged));
+    }
 }
 
-/// Goal: no two messages share a nonce: not two heads, nor one head for two contracts. Method: compare nonces.
+/// Goal: no two messages share a nonce: not two heads, nor one head for two commits. Method: compare nonces.
 #[test]
 fn nonces_follow_the_whole_message() {
     let mine = keys(1).catalog;
-    let nonce = |contract: u8, offset| {
-        let contract = ContractId::new([contract; 32]);
-        seal_head(&mine, Which::Catalog, &contract, &head(offset))[PREFIX_LEN..PREFIX_LEN + NONCE_LEN]
-            .to_vec()
+    let nonce = |place: Place, offset| {
+        let sealed = seal_head(&mine, Which::Catalog, &place, Some(&head(offset)));
+        sealed[PREFIX_LEN..PREFIX_LEN + NONCE_LEN].to_vec()
     };
-    assert_ne!(nonce(1, 0), nonce(1, 1));
-    assert_ne!(nonce(1, 0), nonce(2, 0));
-    assert_eq!(nonce(1, 0), nonce(1, 0));
+    assert_ne!(nonce(PLACE, 0), nonce(PLACE, 1));
+    assert_ne!(nonce(PLACE, 0), nonce(place(2, 0, 3, 5), 0));
+    assert_ne!(nonce(PLACE, 0), nonce(place(8, 0, 3, 6), 0));
+    assert_eq!(nonce(PLACE, 0), nonce(PLACE, 0));
 }
 
 proptest! {
@@ -90,7 +97,7 @@ proptest! {
         let keys = keys(1).catalog;
         let mut input = prefix(keys.check())[..prefix_len.min(PREFIX_LEN)].to_vec();
         input.extend_from_slice(&bytes);
-        prop_assert!(open_head(&keys, Which::Catalog, &CONTRACT, &input).is_err());
+        prop_assert!(open_head(&keys, Which::Catalog, &PLACE, &input).is_err());
         let _ = HeadRef::try_from_slice(&bytes);
     }
 }
