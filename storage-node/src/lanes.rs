@@ -237,6 +237,12 @@ impl Lane {
         self.row = row;
     }
 
+    /// Bytes of its slices.
+    #[must_use]
+    pub fn bytes(&self) -> Bytes {
+        self.tree.bytes()
+    }
+
     /// The newest commit with this seeder's countersignature.
     #[must_use]
     pub fn newest(&self) -> Option<(&SignedCommit, Countersignature)> {

@@ -5,6 +5,8 @@
 
 mod accept;
 mod duty;
+mod funds;
+mod pending;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +16,14 @@ use tallow_consensus::Chain;
 use tallow_ledger::key;
 use tallow_ledger::record::{Contract, Head, Seeder as SeederRecord};
 use tallow_types::codec::Tagged;
-use tallow_types::commit::Rank;
+use tallow_types::commit::{Rank, SignedCommit};
 use tallow_types::fault::{Code, Fault};
 use tallow_types::limits::LANE_STAGING_MAX;
 use tallow_types::sign::Keypair;
 use tallow_types::wire::LaneState;
 use tallow_types::{Bounded, Bytes, ContractId, PublicKey, SeederId, SlotIndex, decode};
 
+use self::pending::Pending;
 use crate::lanes::{Answer, Event, Grant, Lane};
 use crate::store::{
     LaneKey, LaneRow, LaneUpdate, Origin, PutRequest, ReadError, Slice, SliceStore, WriteError,
@@ -36,8 +39,9 @@ pub struct Seeder {
     lanes: Mutex<BTreeMap<LaneKey, Arc<Mutex<Lane>>>>,
     /// Whether missing records would have been noticed with the ledger known up to now.
     adopted: AtomicBool,
-    /// Held while room is promised, so that two promises don't take the same room.
+    /// Held while a lane begins or ends here, so that it does one at a time.
     accepting: Mutex<()>,
+    pending: Mutex<Pending>,
 }
 
 impl Seeder {
@@ -51,6 +55,7 @@ impl Seeder {
             lanes: Mutex::default(),
             adopted: AtomicBool::new(false),
             accepting: Mutex::default(),
+            pending: Mutex::default(),
         }
     }
 
@@ -130,8 +135,8 @@ impl Seeder {
         Ok(Some(self.lanes().entry(key).or_insert_with(|| Arc::new(Mutex::new(lane))).clone()))
     }
 
-    /// A lane that the ledger says is this seeder's. Without records it begins again as one that lost them; but not
-    /// before the ledger is known up to now, because it may have signed in leases that it doesn't know of yet.
+    /// A lane that the ledger says is this seeder's. Without records it is new if it was accepted here, else it begins
+    /// again as one that lost them; but not before the ledger is known up to now, because it may have signed in leases that it doesn't know of yet.
     fn own(&self, key: LaneKey, grant: &Grant) -> Result<Arc<Mutex<Lane>>, Fault> {
         if let Some(lane) = self.known(key)? {
             return Ok(lane);
@@ -141,11 +146,19 @@ impl Seeder {
         if let Some(lane) = self.known(key)? {
             return Ok(lane);
         }
-        let row = LaneRow::new(Origin::Lost { floor: grant.lease }, grant.room, None);
-        tracing::warn!(contract = key.contract.short(), slot = %key.slot, "records of a lane are missing");
+        let origin = match (lock(&self.pending).has(key), grant.first_holder) {
+            (true, true) => Origin::Founder,
+            (true, false) => Origin::Joiner,
+            (false, _) => {
+                tracing::warn!(contract = key.contract.short(), slot = %key.slot, "records of a lane are missing");
+                Origin::Lost { floor: grant.lease }
+            }
+        };
+        let row = LaneRow::new(origin, grant.room, None);
         self.store.update_lane(LaneUpdate::row(key, row.clone())).map_err(refused)?;
         let lane = Arc::new(Mutex::new(Lane::new(key, row)));
         self.lanes().insert(key, lane.clone());
+        lock(&self.pending).remove(key);
         Ok(lane)
     }
 
@@ -179,6 +192,16 @@ impl Seeder {
     /// # Errors
     /// A fault for the wire.
     pub fn put(&self, caller: PublicKey, lane: LaneKey, slices: Vec<Slice>) -> Result<(), Fault> {
+        let grant = self.check_writer(caller, lane)?;
+        let more = slices.iter().fold(0u64, |sum, slice| sum.saturating_add(u64::from(slice.leaf().length)));
+        self.check_fuel_for_slices(lane, Bytes::new(more))?;
+        let limit = Bytes::new(grant.room.get().saturating_add(LANE_STAGING_MAX));
+        let epoch = self.head()?.epoch.epoch;
+        self.store.put(PutRequest { lane, slices, epoch, limit }).map_err(refused)
+    }
+
+    /// Whether a caller may store slices of a lane.
+    pub(crate) fn check_writer(&self, caller: PublicKey, lane: LaneKey) -> Result<Grant, Fault> {
         let grant = self.grant(lane)?;
         if grant.device != Some(caller) {
             // A lease that was given back, or that the caller waits for, may be the caller's by now.
@@ -186,9 +209,7 @@ impl Seeder {
             let code = if soon { Code::Behind } else { Code::Forbidden };
             return Err(Fault::new(code, "only the device that holds the write lease stores slices"));
         }
-        let limit = Bytes::new(grant.room.get().saturating_add(LANE_STAGING_MAX));
-        let epoch = self.head()?.epoch.epoch;
-        self.store.put(PutRequest { lane, slices, epoch, limit }).map_err(refused)
+        Ok(grant)
     }
 
     /// Runs the rules of a lane on an event, durably.
@@ -206,6 +227,12 @@ impl Seeder {
         self.notice(key, &own, &grant)?;
         // A panic inside a step leaves the lane as it was: it changes in `apply` alone, after everything that can fail.
         let mut lane = lock(&own);
+        if let Event::Countersign { chain, .. } = &event
+            && let Some(SignedCommit { commit, .. }) = chain.last()
+            && commit.slots.get(usize::from(key.slot.get())).is_some_and(|slot| slot.bytes > lane.bytes())
+        {
+            self.check_fuel_for_commit(key, commit)?;
+        }
         let mut step = lane.handle(&self.keypair, &grant, caller, event)?;
         if let Some(update) = step.update.take() {
             self.store.update_lane(update).map_err(refused)?;
@@ -236,7 +263,13 @@ impl Seeder {
     /// # Errors
     /// `NotFound` if it isn't.
     pub fn look<T>(&self, key: LaneKey, look: impl FnOnce(&Lane) -> Result<T, Fault>) -> Result<T, Fault> {
-        let lane = self.known(key)?;
+        let lane = match self.known(key)? {
+            // Accepted, and on the ledger by now: its records begin here.
+            None if lock(&self.pending).has(key) => {
+                self.grant(key).ok().map(|grant| self.own(key, &grant)).transpose()?
+            }
+            lane => lane,
+        };
         let lane = lane.ok_or_else(|| Fault::new(Code::NotFound, "no such lane is held here"))?;
         let lane = lock(&lane);
         look(&lane)

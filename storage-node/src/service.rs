@@ -19,7 +19,7 @@ use tallow_consensus::validator::Handle;
 use tallow_net::{Reply, Service};
 use tallow_types::contract::Address;
 use tallow_types::fault::{Code, Fault};
-use tallow_types::limits::{REQUESTS_DISK_MAX, REQUESTS_WAITING_MAX};
+use tallow_types::limits::{REQUESTS_BEHIND_MAX, REQUESTS_DISK_MAX, REQUESTS_WAITING_MAX};
 use tallow_types::wire::{Request, Response};
 use tallow_types::{ChainId, PublicKey};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -38,6 +38,8 @@ pub struct StorageService {
     upstream: Upstream,
     bootstrap: OnceLock<Vec<Address>>,
     disk: Semaphore,
+    behind: Semaphore,
+    polls: Semaphore,
     waiting: Semaphore,
 }
 
@@ -57,6 +59,8 @@ impl StorageService {
             upstream,
             bootstrap: OnceLock::new(),
             disk: Semaphore::new(REQUESTS_DISK_MAX),
+            behind: Semaphore::new(REQUESTS_BEHIND_MAX),
+            polls: Semaphore::new(REQUESTS_WAITING_MAX),
             waiting: Semaphore::new(REQUESTS_WAITING_MAX),
         }
     }
@@ -93,9 +97,11 @@ impl StorageService {
             | Request::Commits { .. }
             | Request::Leaves { .. }
             | Request::Read { .. }
-            | Request::Accept { .. } => {
-                let _place = place(&self.disk)?;
-                lane::answer(self, from, request, payload).await
+            | Request::Accept { .. } => lane::answer(self, from, request, payload).await,
+            // Anybody may wait for a block: it must not keep a transaction out.
+            Request::Status { .. } | Request::Blocks { .. } => {
+                let _place = place(&self.polls)?;
+                ledger::answer(self, from, request, payload).await
             }
             _ => {
                 let _place = place(&self.waiting)?;
@@ -104,17 +110,23 @@ impl StorageService {
         }
     }
 
-    /// Tries again whenever the ledger moves, as long as the ledger is behind what is asked, for a moment.
+    /// Tries again whenever the ledger moves, as long as the ledger is behind what is asked, for a moment. Anybody may ask
+    /// for what is on no ledger: when too many wait, the others are told at once.
     async fn when_known<T, F: Future<Output = Result<T, Fault>>>(
         &self,
         attempt: impl Fn() -> F,
     ) -> Result<T, Fault> {
         let mut tip = self.chain.subscribe();
+        let mut waits = None;
         let deadline = tokio::time::Instant::now() + BEHIND;
         loop {
             tip.mark_unchanged();
             match attempt().await {
                 Err(fault) if fault.code() == Code::Behind => {
+                    if waits.is_none() {
+                        let Ok(place) = self.behind.try_acquire() else { return Err(fault) };
+                        waits = Some(place);
+                    }
                     // Neither the end of time nor of the ledger changes the answer.
                     if !matches!(tokio::time::timeout_at(deadline, tip.changed()).await, Ok(Ok(()))) {
                         return Err(fault);

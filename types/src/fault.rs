@@ -99,6 +99,8 @@ codes! {
     Refused = 400, Ledger, Never;
     /// The ledger isn't known here up to the height that this needs.
     Behind = 401, Ledger, Later;
+    /// The contract's fuel does not pay for more than it holds; it can be refuelled.
+    NoFuel = 402, Ledger, Later;
 }
 
 /// An error as it travels.

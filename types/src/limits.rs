@@ -118,13 +118,16 @@ pub const TICK_EPOCHS_MAX: u32 = 10_000;
 pub const SETTLE_MAX: u64 = 1 << 10;
 /// Most bytes that a lane may hold above its room while slices wait for their commit.
 pub const LANE_STAGING_MAX: u64 = 64 << 20;
-/// Most acceptances of one seeder that wait for the ledger: asking for one costs nothing.
-pub const ACCEPTANCES_WAITING_MAX: usize = 256;
+/// Most acceptances that a seeder remembers until the ledger has them: asking for one costs nothing, so the oldest gives
+/// way.
+pub const ACCEPTANCES_WAITING_MAX: usize = 1 << 14;
 /// Most writes that wait for a slice store.
 pub const STORE_QUEUE_MAX: usize = 1024;
 /// Most requests of one node at work on its disk.
 pub const REQUESTS_DISK_MAX: usize = 128;
 /// Most requests of one node that wait for a block, or for an answer from elsewhere.
 pub const REQUESTS_WAITING_MAX: usize = 1024;
+/// Most requests of one node that wait for a block they may need, without having asked to.
+pub const REQUESTS_BEHIND_MAX: usize = 256;
 /// Longest that a request may wait for a block. Milliseconds.
 pub const REQUEST_WAIT_MAX: u64 = 60_000;

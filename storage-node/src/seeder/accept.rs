@@ -1,13 +1,12 @@
 //! Taking a slot: what is checked before a seeder says yes, and what it remembers.
 
-use tallow_ledger::record::Contract;
+use tallow_ledger::record::{Contract, Seeder as SeederRecord};
 use tallow_types::contract::{Acceptance, SignedAcceptance, Terms};
 use tallow_types::fault::{Code, Fault};
-use tallow_types::limits::ACCEPTANCES_WAITING_MAX;
 use tallow_types::{Bytes, Height, Lease, SlotIndex};
 
-use super::{Seeder, holds, is_new, lock, refused, storage, unread};
-use crate::store::{LaneKey, LaneRow, LaneUpdate, Origin};
+use super::{Seeder, holds, lock, storage, unread};
+use crate::store::{LaneKey, LaneRow, Origin};
 
 /// How long an acceptance may wait for the ledger. Blocks.
 const EXPIRES_AFTER: u64 = 512;
@@ -17,7 +16,7 @@ fn no(text: impl Into<String>) -> Fault {
 }
 
 impl Seeder {
-    /// Takes a slot if price and room allow. The room stays promised until the acceptance expires.
+    /// Takes a slot if price and room allow. Nothing is reserved before the ledger has it.
     ///
     /// # Errors
     /// A fault for the wire that says why not.
@@ -30,13 +29,14 @@ impl Seeder {
             return Err(Fault::new(Code::Malformed, "the contract has no such slot"));
         }
         let entry = self.entry()?;
-        let ask = entry.ok_or_else(|| Fault::new(Code::Behind, "this seeder is not on the ledger yet"))?.ask;
+        let entry = entry.ok_or_else(|| Fault::new(Code::Behind, "this seeder is not on the ledger yet"))?;
+        let ask = &entry.ask;
         if ask.price > terms.price_ceiling {
             return Err(no(format!("price {} is above the ceiling {}", ask.price, terms.price_ceiling)));
         }
         let contract = self.contract(&id)?;
-        let origin = match &contract {
-            None => Origin::Founder,
+        match &contract {
+            None => {}
             Some(contract) if contract.terms != terms => {
                 return Err(no("these are not the contract's terms"));
             }
@@ -47,49 +47,33 @@ impl Seeder {
             Some(contract) if contract.lanes().any(|(_, lane)| lane.seeder == self.id()) => {
                 return Err(no("this seeder holds another slot of the contract"));
             }
-            Some(contract) if is_new(contract, slot) => Origin::Founder,
-            Some(_) => Origin::Joiner,
-        };
-        self.check_room(key, terms.room, ask.room)?;
+            Some(_) => {}
+        }
+        self.check_room(terms.room, &entry)?;
+        if let Some(lane) = self.known(key)? {
+            self.amend(key, &lane, |row| LaneRow { origin: on_return(&row, contract.as_ref()), ..row })?;
+        }
         let height = self.chain.status().height;
         let expires = Height::new(height.get().saturating_add(EXPIRES_AFTER));
-        let promise = LaneRow { orphan: None, ..LaneRow::new(origin, terms.room, Some(expires)) };
-        match self.known(key)? {
-            None => self.store.update_lane(LaneUpdate::row(key, promise)).map_err(refused)?,
-            Some(lane) => self.amend(key, &lane, |row| LaneRow {
-                room: row.room.max(terms.room),
-                expires: row.expires.max(Some(expires)),
-                orphan: None,
-                origin: on_return(&row, contract.as_ref()),
-                ..row
-            })?,
-        }
+        let mut pending = lock(&self.pending);
+        pending.expire(height);
+        pending.note(key, expires);
+        drop(pending);
         let price = ask.price;
         let acceptance = Acceptance { contract: id, terms, slot, seeder: self.id(), price, expires };
         let signature = self.keypair.sign(&self.chain.id(), &acceptance);
         Ok(SignedAcceptance { acceptance, signature })
     }
 
-    /// Room that is promised counts as if it were filled.
-    fn check_room(&self, key: LaneKey, room: Bytes, offered: Bytes) -> Result<(), Fault> {
-        let lanes = self.store.lanes().map_err(storage)?;
-        let pending = lanes.iter().filter(|(other, row)| *other != key && row.expires.is_some()).count();
-        if pending >= ACCEPTANCES_WAITING_MAX {
-            return Err(Fault::new(Code::Busy, "too many acceptances wait for the ledger"));
-        }
-        // Of one contract a seeder holds at most one slot, however many it has accepted.
-        let others =
-            lanes.iter().filter(|(other, row)| other.contract != key.contract && row.orphan.is_none());
-        let promised = others.fold(0u64, |sum, (_, row)| sum.saturating_add(row.room.get()));
+    /// Room that the ledger reserved counts as if it were filled. What is merely accepted does not: the ledger reserves for
+    /// whoever comes first.
+    fn check_room(&self, room: Bytes, entry: &SeederRecord) -> Result<(), Fault> {
         let used = self.store.usage().map_err(storage)?.bytes();
-        let free = self.store.free().map_err(unread)?.get();
-        let waiting = promised.saturating_sub(used.get());
-        if promised.saturating_add(room.get()) > offered.get() || waiting.saturating_add(room.get()) > free {
-            let left = offered.get().saturating_sub(promised).min(free.saturating_sub(waiting));
-            return Err(Fault::new(
-                Code::DiskFull,
-                format!("no room for {room} bytes more: {left} are left"),
-            ));
+        let free = self.store.free().map_err(unread)?;
+        let left = entry.free().min(free.saturating_sub(entry.reserved.saturating_sub(used)));
+        if room > left {
+            let text = format!("no room for {room} bytes more: {left} are left");
+            return Err(Fault::new(Code::DiskFull, text));
         }
         Ok(())
     }

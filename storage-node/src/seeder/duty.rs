@@ -191,6 +191,16 @@ impl Seeder {
     fn lanes_here(&self) -> Result<Vec<LaneKey>, Fault> {
         let mut lanes = self.store.lanes_with_slices().map_err(storage)?;
         lanes.extend(self.store.lanes().map_err(storage)?.into_iter().map(|(key, _)| key));
+        // What was accepted and is on the ledger by now gets its records here, before anybody asks for it.
+        let mut pending = super::lock(&self.pending);
+        pending.expire(self.chain.status().height);
+        let accepted = pending.keys();
+        drop(pending);
+        for key in accepted {
+            if self.contract(&key.contract)?.is_some_and(|contract| holds(&contract, key.slot, self.id())) {
+                lanes.push(key);
+            }
+        }
         lanes.sort_unstable();
         lanes.dedup();
         Ok(lanes)

@@ -10,7 +10,7 @@ use tallow_types::fault::{Code, Fault};
 use tallow_types::limits::PAGE_MAX;
 use tallow_types::wire::{Request, Response};
 
-use super::StorageService;
+use super::{StorageService, place};
 use crate::lanes::{Answer, Event};
 use crate::seeder::{Seeder, blocking, fitted, unread};
 use crate::store::{LaneKey, Slice};
@@ -24,13 +24,14 @@ pub(super) async fn answer(
     let seeder = service.seeder()?;
     match request {
         Request::Store { contract, slot, slices } => {
-            let slices = blocking(move || cut(&slices, payload)).await?;
             let key = LaneKey { contract, slot };
             service
                 .when_known(|| {
-                    on_disk(seeder, {
-                        let slices = slices.clone();
-                        move |seeder| seeder.put(from, key, slices)
+                    let (slices, payload) = (slices.clone(), payload.clone());
+                    on_disk(service, seeder, move |seeder| {
+                        // Who may not store shall not make this node hash.
+                        seeder.check_writer(from, key)?;
+                        seeder.put(from, key, cut(&slices, payload)?)
                     })
                 })
                 .await?;
@@ -47,11 +48,12 @@ pub(super) async fn answer(
         }
         Request::Lane { contract, slot } => {
             let key = LaneKey { contract, slot };
-            Ok(Response::Lane(on_disk(seeder, move |seeder| seeder.lane_state(key)).await?).into())
+            Ok(Response::Lane(on_disk(service, seeder, move |seeder| seeder.lane_state(key)).await?).into())
         }
         Request::Commits { contract, slot, from } => {
             let key = LaneKey { contract, slot };
-            let found = on_disk(seeder, move |seeder| seeder.look(key, |lane| Ok(lane.commits_from(&from))));
+            let found =
+                on_disk(service, seeder, move |seeder| seeder.look(key, |lane| Ok(lane.commits_from(&from))));
             Ok(Response::Commits { commits: fitted(found.await?) }.into())
         }
         Request::Leaves { contract, slot, from } => {
@@ -59,25 +61,28 @@ pub(super) async fn answer(
             let look = move |seeder: &Seeder| {
                 seeder.look(key, |lane| Ok(lane.leaves_from(from, 16 * PAGE_MAX).to_vec()))
             };
-            Ok(Response::Leaves { leaves: fitted(on_disk(seeder, look).await?) }.into())
+            Ok(Response::Leaves { leaves: fitted(on_disk(service, seeder, look).await?) }.into())
         }
         Request::Read { contract, slot, stripe, offset, length } => {
             let key = LaneKey { contract, slot }.slice(stripe);
             let read = move |seeder: &Seeder| seeder.store().read(&key, offset, length).map_err(unread);
-            Ok(Reply::with(Response::Read, on_disk(seeder, read).await?))
+            Ok(Reply::with(Response::Read, on_disk(service, seeder, read).await?))
         }
         Request::Accept { terms, slot } => {
-            let accepted = on_disk(seeder, move |seeder| seeder.accept(terms, slot)).await?;
+            let accepted = on_disk(service, seeder, move |seeder| seeder.accept(terms, slot)).await?;
             Ok(Response::Accepted(accepted).into())
         }
         _ => Err(Fault::new(Code::Internal, "a request went the wrong way")),
     }
 }
 
+/// Does work on the disk, in a place that is held no longer than that.
 async fn on_disk<T: Send + 'static>(
+    service: &StorageService,
     seeder: &Arc<Seeder>,
     work: impl FnOnce(&Seeder) -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
+    let _place = place(&service.disk)?;
     let seeder = seeder.clone();
     blocking(move || work(&seeder)).await
 }
@@ -93,7 +98,7 @@ async fn step(
     let (answer, lane) = service
         .when_known(|| {
             let event = event.clone();
-            on_disk(seeder, move |seeder| seeder.handle(from, key, event))
+            on_disk(service, seeder, move |seeder| seeder.handle(from, key, event))
         })
         .await?;
     match answer {

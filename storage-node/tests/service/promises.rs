@@ -1,9 +1,11 @@
-//! What a seeder may say of a lane that it does not know from the beginning.
+//! What a seeder takes on, and what it may say of a lane that it does not know from the beginning.
 
+use tallow_ledger::record::Phase;
 use tallow_types::fault::Code;
+use tallow_types::params::Params;
 use tallow_types::tx::Action;
 use tallow_types::wire::{Request, Response};
-use tallow_types::{Bounded, CommitHash, SlotIndex};
+use tallow_types::{Bounded, CommitHash, Fuel, SlotIndex};
 
 use super::world::*;
 
@@ -55,4 +57,40 @@ async fn who_comes_back_to_a_slot_is_silent() {
     world.countersign(0, std::slice::from_ref(&next), change(1, &[], &[])).await.unwrap();
     let Response::Fenced { fence, .. } = world.ask(0, fence(last)).await.unwrap() else { panic!("fenced") };
     assert_eq!(fence.newest, next.commit.hash());
+}
+
+/// Goal: a contract that can't pay for a notice does not grow, keeps what it has, and grows again once refuelled. Method:
+/// fuel for one notice of empty lanes, epochs until it is used up, then more fuel.
+#[tokio::test]
+async fn nothing_grows_without_fuel() {
+    let world = World::new(4).await;
+    let notice = Fuel::new(Params::dev().lane_fee_min.get() * 4 * u128::from(terms().notice.get()));
+    let contract = world.open_with(4, notice).await;
+    let lease = world.contract(contract).lease.last;
+    let first = world.sign(commit(contract, lease, 1, CommitHash::ZERO, &[Some(1)]));
+    world.store(0, contract, &[1, 2]).await.unwrap();
+    world.countersign(0, std::slice::from_ref(&first), change(0, &[], &[1])).await.unwrap();
+    let second = world.sign(commit(contract, lease, 2, first.commit.hash(), &[Some(1), Some(2)]));
+    let mut phases = Vec::new();
+    for _ in 0..12 {
+        world.handle.tick(1).await.unwrap();
+        let record = world.contract(contract);
+        phases.push(record.phase);
+        if record.fuel.checked_add(record.escrow).unwrap() < notice {
+            let stored = world.store(0, contract, &[3]).await;
+            assert_eq!(stored.unwrap_err().code(), Code::NoFuel);
+            let signed = world.countersign(0, std::slice::from_ref(&second), change(1, &[], &[2])).await;
+            assert_eq!(signed.unwrap_err().code(), Code::NoFuel);
+        }
+    }
+    assert_eq!(phases.last(), Some(&Phase::Embers), "the fuel was used up");
+    let (leaf, bytes) = slice(1);
+    let read = Request::Read { contract, slot: SLOT, stripe: leaf.stripe, offset: 0, length: leaf.length };
+    let reply = world.ask_as(&world.line, 0, read, bytes::Bytes::new()).await.unwrap();
+    assert_eq!(reply.payload, bytes);
+    world.countersign(0, std::slice::from_ref(&first), change(0, &[], &[1])).await.unwrap();
+    world.submit(Action::Refuel { contract, amount: Fuel::ONE }).await.unwrap();
+    world.handle.tick(1).await.unwrap();
+    world.store(0, contract, &[2, 3]).await.unwrap();
+    world.countersign(0, std::slice::from_ref(&second), change(1, &[], &[2])).await.unwrap();
 }

@@ -5,7 +5,7 @@ use tallow_ledger::key;
 use tallow_net::Transport;
 use tallow_types::commit::LaneChange;
 use tallow_types::fault::Code;
-use tallow_types::limits::{ACCEPTANCES_WAITING_MAX, REQUESTS_WAITING_MAX};
+use tallow_types::limits::{REQUESTS_BEHIND_MAX, REQUESTS_WAITING_MAX};
 use tallow_types::sign::Keypair;
 use tallow_types::tx::Action;
 use tallow_types::wire::{Request, Response};
@@ -137,8 +137,8 @@ async fn bad_requests_are_named() {
     assert_eq!(world.ask(0, read).await.unwrap_err().code(), Code::NotFound);
 }
 
-/// Goal: a slot is accepted inside price and room only, and what is promised is not promised twice. Method: ask above
-/// each.
+/// Goal: a slot is accepted inside price and room only, and what the ledger reserved is not promised again. Method: ask
+/// above each.
 #[tokio::test]
 async fn acceptance_is_bounded() {
     let world = World::new(4).await;
@@ -154,27 +154,35 @@ async fn acceptance_is_bounded() {
     assert_eq!(accept(fair.clone(), 4).await.unwrap_err().code(), Code::Malformed);
     let huge = tallow_types::contract::Terms { room: Bytes::new((64 << 20) + 1), ..fair.clone() };
     assert_eq!(accept(huge, 0).await.unwrap_err().code(), Code::DiskFull);
-    let all = tallow_types::contract::Terms { room: Bytes::new(40 << 20), ..fair.clone() };
+    world.open(4).await;
+    let left = (64 << 20) - ROOM.get();
+    let more = tallow_types::contract::Terms { room: Bytes::new(left + 1), ..fair.clone() };
+    assert_eq!(accept(more, 0).await.unwrap_err().code(), Code::DiskFull);
+    let all = tallow_types::contract::Terms { room: Bytes::new(left), ..fair.clone() };
     assert!(matches!(accept(all.clone(), 0).await, Ok(Response::Accepted(_))));
     assert!(matches!(accept(all.clone(), 1).await, Ok(Response::Accepted(_))), "the same contract again");
-    let more = tallow_types::contract::Terms { index: 2, ..all };
-    assert_eq!(accept(more, 0).await.unwrap_err().code(), Code::DiskFull);
 }
 
-/// Goal: asking for free does not fill the seeder's records. Method: one acceptance more than may wait.
+/// Goal: asking for free takes no room and closes no door. Method: a stranger has all room accepted many times over, then
+/// an owner opens a contract, which begins as a new one.
 #[tokio::test]
-async fn waiting_acceptances_are_bounded() {
+async fn idle_acceptances_take_nothing() {
     let world = World::new(4).await;
-    let seeder = world.seeders[0].clone();
-    let terms = |index: usize| tallow_types::contract::Terms {
-        room: Bytes::new(1024),
-        ..world.terms(u32::try_from(index).unwrap())
-    };
-    for index in 0..ACCEPTANCES_WAITING_MAX {
-        seeder.accept(terms(index), SLOT).unwrap();
+    let stranger = world.twin.join(Keypair::from_seed(&[9; 32]).public(), None);
+    for index in 1..=300 {
+        let terms = tallow_types::contract::Terms { room: Bytes::new(60 << 20), ..world.terms(index) };
+        let request = Request::Accept { terms, slot: SLOT };
+        world.ask_as(&stranger, 0, request, Buffer::new()).await.unwrap();
     }
-    assert_eq!(seeder.accept(terms(ACCEPTANCES_WAITING_MAX), SLOT).unwrap_err().code(), Code::Busy);
-    seeder.accept(terms(0), SLOT).unwrap();
+    assert!(world.seeders[0].store().lanes().unwrap().is_empty(), "nothing was written");
+    let contract = world.open(4).await;
+    world.seeders[1].sweep().unwrap();
+    assert_eq!(world.seeders[1].store().lanes().unwrap().len(), 1, "the ledger has it: so has the disk");
+    let lease = world.contract(contract).lease.last;
+    for n in 0..2 {
+        let fence = Request::Fence { contract, slot: SlotIndex::new(n), lease };
+        assert!(matches!(world.ask(n, fence).await, Ok(Response::Fenced { .. })));
+    }
 }
 
 /// Goal: a seeder that lost its folder never signs again in a lease in which it may have signed, and comes back with the
@@ -347,6 +355,27 @@ async fn places_are_bounded() {
     while let Some(call) = calls.join_next().await {
         assert!(call.unwrap().is_ok());
     }
+}
+
+/// Goal: strangers who ask for what is on no ledger keep nobody out. Method: more such requests than there are places of
+/// any kind, then the owner stores, while they wait.
+#[tokio::test]
+async fn strangers_take_no_place_on_the_disk() {
+    let world = World::new(4).await;
+    let contract = world.open(4).await;
+    let line = std::sync::Arc::new(world.twin.join(Keypair::from_seed(&[9; 32]).public(), None));
+    let invented = tallow_types::ContractId::new([9; 32]);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..=REQUESTS_BEHIND_MAX {
+        let (line, peer) = (line.clone(), tallow_net::twin::Twin::peer(world.key_of(0)));
+        let fence = Request::Fence { contract: invented, slot: SLOT, lease: Lease::NONE };
+        calls.spawn(async move { line.call(&peer, fence, Buffer::new()).await });
+    }
+    let first = calls.join_next().await.unwrap().unwrap();
+    assert_ne!(first.unwrap_err().code(), Code::Internal);
+    world.store(0, contract, &[1]).await.unwrap();
+    assert!(!calls.is_empty());
+    calls.shutdown().await;
 }
 
 /// Goal: a seeder's message is due once an epoch, only in the window and only with a lane. Method: walk through epochs.

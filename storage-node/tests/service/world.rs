@@ -181,6 +181,11 @@ impl World {
 
     /// Opens a contract over seeders 0..held, slot n at seeder n, and takes its lease.
     pub async fn open(&self, held: u8) -> ContractId {
+        self.open_with(held, Fuel::new(Fuel::ONE.get() * 1_000)).await
+    }
+
+    /// The same with so much fuel.
+    pub async fn open_with(&self, held: u8, fuel: Fuel) -> ContractId {
         let terms = self.terms(0);
         let mut acceptances = Vec::new();
         for n in 0..held {
@@ -191,7 +196,6 @@ impl World {
             acceptances.push(accepted);
         }
         let contract = terms.contract(&self.chain.id());
-        let fuel = Fuel::new(Fuel::ONE.get() * 1_000);
         let acceptances = Bounded::new(acceptances).expect("few");
         self.submit(Action::Open { terms, acceptances, fuel }).await.expect("opened");
         self.lease(contract).await;
