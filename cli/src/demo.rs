@@ -289,3 +289,14 @@ async fn one_more(
     story.detail(&failure.render());
     Ok(())
 }
+
+#[cfg(test)]
+mod testing {
+    use std::path::Path;
+
+    /// A file with the folders above it.
+    pub fn write(path: &Path, bytes: &[u8]) {
+        std::fs::create_dir_all(path.parent().expect("has one")).expect("makes");
+        std::fs::write(path, bytes).expect("writes");
+    }
+}

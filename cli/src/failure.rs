@@ -5,45 +5,16 @@
 
 use std::fmt::{self, Display};
 
-/// Whose move it is after a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// What was asked for cannot be done as asked: no such blob, target exists, wrong password.
-    User,
-    /// The command line, the wallet file or the choice of network is not usable.
-    Config,
-    /// Seeders, validator or disk are not there for it now; the same command may pass later.
-    Unavailable,
-    /// Ctrl-C or a signal; the same command resumes.
-    Interrupted,
-    /// The program is wrong.
-    Bug,
-}
+pub use tallow_client::Kind;
 
-impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 5] = [Self::User, Self::Config, Self::Unavailable, Self::Interrupted, Self::Bug];
-
-    /// The exit code.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::User => 1,
-            Self::Config => 2,
-            Self::Unavailable => 3,
-            Self::Interrupted => 4,
-            Self::Bug => 5,
-        }
-    }
-
-    /// The word in `--json` output.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Config => "config",
-            Self::Unavailable => "unavailable",
-            Self::Interrupted => "interrupted",
-            Self::Bug => "bug",
-        }
+/// The exit code of a failure.
+pub const fn exit_code(kind: Kind) -> u8 {
+    match kind {
+        Kind::User => 1,
+        Kind::Config => 2,
+        Kind::Unavailable => 3,
+        Kind::Interrupted => 4,
+        Kind::Bug => 5,
     }
 }
 
@@ -66,8 +37,12 @@ pub struct Failure {
 pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
-    fn new(kind: Kind, message: impl Into<String>) -> Self {
-        let (causes, details, hints) = (Vec::new(), Vec::new(), Vec::new());
+    /// Of a kind that somebody else has judged.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        let (causes, details, mut hints) = (Vec::new(), Vec::new(), Vec::new());
+        if kind == Kind::Bug {
+            hints.push("this should not happen: please report it with the output of --verbose".to_owned());
+        }
         Self { kind, message: message.into(), causes, details, hints }
     }
 
@@ -94,7 +69,6 @@ impl Failure {
     /// The program broke one of its own rules.
     pub fn bug(message: impl Into<String>) -> Self {
         Self::new(Kind::Bug, message)
-            .hint("this should not happen: please report it with the output of --verbose")
     }
 
     /// Adds what to do next.
@@ -161,7 +135,7 @@ impl Failure {
         serde_json::json!({
             "type": "error",
             "kind": self.kind.name(),
-            "exit": self.kind.code(),
+            "exit": exit_code(self.kind),
             "message": self.message,
             "causes": self.causes,
             "details": self.details,
@@ -202,7 +176,7 @@ mod tests {
     /// Goal: scripts can tell kinds apart. Method: codes and names are distinct, none is 0.
     #[test]
     fn kinds_are_distinct() {
-        let codes: std::collections::BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.code()).collect();
+        let codes: std::collections::BTreeSet<_> = Kind::ALL.into_iter().map(exit_code).collect();
         let names: std::collections::BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
         assert_eq!((codes.len(), names.len()), (5, 5));
         assert!(!codes.contains(&0));
@@ -213,7 +187,7 @@ mod tests {
     fn exit_codes_are_documented() {
         let page = include_str!("../../docs/operating/exit-codes.md");
         for kind in Kind::ALL {
-            let row = format!("| {} | {} |", kind.code(), kind.name());
+            let row = format!("| {} | {} |", exit_code(kind), kind.name());
             assert!(page.contains(&row), "docs/operating/exit-codes.md lacks {row}");
         }
     }

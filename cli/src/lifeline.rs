@@ -42,5 +42,5 @@ fn end_after(grace: Duration) {
     while let Some(rest) = until.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero()) {
         std::thread::park_timeout(rest);
     }
-    std::process::exit(i32::from(crate::failure::Kind::Bug.code()));
+    std::process::exit(i32::from(crate::failure::exit_code(crate::failure::Kind::Bug)));
 }

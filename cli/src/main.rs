@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             out.failure(&failure);
-            ExitCode::from(failure.kind.code())
+            ExitCode::from(failure::exit_code(failure.kind))
         }
     }
 }

@@ -74,7 +74,7 @@ fn put_out(text: &str) {
     match done {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             eprintln!("error: cannot write to standard output: {error}");
-            std::process::exit(i32::from(crate::failure::Kind::Unavailable.code()));
+            std::process::exit(i32::from(crate::failure::exit_code(crate::failure::Kind::Unavailable)));
         }
         _ => {}
     }

@@ -211,7 +211,6 @@ const REASON_MAX: usize = 140;
 /// Turns an error of the client library into a failure. What each seeder did is told in lines of its own.
 #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 pub fn explain<E: Explain + Tells + 'static>(error: E) -> Failure {
-    use tallow_client::Kind as K;
     if let Some(failure) = error.ledger().and_then(of_ledger) {
         return failure;
     }
@@ -222,13 +221,7 @@ pub fn explain<E: Explain + Tells + 'static>(error: E) -> Failure {
     {
         message.truncate(at);
     }
-    let mut failure = match error.kind() {
-        K::User => Failure::user(message),
-        K::Config => Failure::config(message),
-        K::Unavailable => Failure::unavailable(message),
-        K::Interrupted => Failure::interrupted(message),
-        K::Bug => Failure::bug(message),
-    };
+    let mut failure = Failure::new(error.kind(), message);
     failure.details = blames.iter().map(detail).collect();
     if let Some(hint) = error.hint() {
         failure = failure.hint(hint);

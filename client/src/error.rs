@@ -20,6 +20,23 @@ pub enum Kind {
     Bug,
 }
 
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [Self::User, Self::Config, Self::Unavailable, Self::Interrupted, Self::Bug];
+
+    /// The word that scripts see.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Config => "config",
+            Self::Unavailable => "unavailable",
+            Self::Interrupted => "interrupted",
+            Self::Bug => "bug",
+        }
+    }
+}
+
 /// A seeder that failed, for errors and reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blame {

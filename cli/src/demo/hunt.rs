@@ -189,11 +189,7 @@ fn read_part(path: &Path, from: u64, most: u64) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn write(path: &Path, bytes: &[u8]) {
-        std::fs::create_dir_all(path.parent().expect("has one")).expect("makes");
-        std::fs::write(path, bytes).expect("writes");
-    }
+    use crate::demo::testing::write;
 
     /// Goal: a sample is a MiB if the tree has one, from all of it, small files too. Method: trees below and above a MiB.
     #[test]

@@ -207,11 +207,7 @@ fn same_bytes(left: &Path, right: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn write(path: &Path, bytes: &[u8]) {
-        std::fs::create_dir_all(path.parent().expect("has one")).expect("makes");
-        std::fs::write(path, bytes).expect("writes");
-    }
+    use crate::demo::testing::write;
 
     /// Goal: every kind of difference is seen, equality too. Method: change one thing at a time.
     #[test]
