@@ -13,49 +13,15 @@ use tallow_seal::catalog::Catalog;
 use tallow_seal::entry::{Content, Entry, Kind};
 use tallow_seal::head::HeadRef;
 use tallow_seal::path::BlobPath;
-use tallow_seal::repair::{SlotSet, StripeRecord};
-use tallow_types::codec::{Bounded, decode, encode};
+use tallow_types::codec::{decode, encode};
 use tallow_types::commit::{Leaf, SignedCommit, SlotState};
-use tallow_types::id::{CommitHash, SliceRoot, StripeId};
+use tallow_types::id::CommitHash;
 use tallow_types::profile::Profile;
-use tallow_types::unit::{Bytes, LeafIndex, SlotIndex};
+use tallow_types::unit::{LeafIndex, SlotIndex};
 
 use crate::db::{self, Db};
 use crate::error::LocalError;
-
-/// One stripe as this client knows it.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub(crate) struct Row {
-    pub stripe: StripeId,
-    pub slice_len: u32,
-    /// By slot; `None` where it has to be learnt or computed first.
-    pub roots: Vec<Option<SliceRoot>>,
-    /// Slots that are thought to hold their slice.
-    pub present: SlotSet,
-    /// Whether a repair record tells of it as it is here.
-    pub is_covered: bool,
-}
-
-impl Row {
-    pub fn leaf(&self, slot: SlotIndex) -> Option<Leaf> {
-        let root = self.roots.get(usize::from(slot.get())).copied().flatten()?;
-        Some(Leaf { stripe: self.stripe, root, length: self.slice_len })
-    }
-
-    pub fn is_complete(&self) -> bool {
-        self.roots.iter().all(Option::is_some)
-    }
-
-    pub fn record(&self) -> Option<StripeRecord> {
-        let roots = self.roots.iter().copied().collect::<Option<Vec<_>>>()?;
-        Some(StripeRecord {
-            stripe: self.stripe,
-            slice_len: self.slice_len,
-            roots: Bounded::new(roots)?,
-            present: self.present,
-        })
-    }
-}
+use crate::stripes::{Row, Stripes};
 
 /// Where the log of a table stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -75,8 +41,7 @@ pub(crate) struct Book {
     pub commit: Option<SignedCommit>,
     pub catalog: Catalog,
     pub catalog_log: Log,
-    /// By leaf; `None`: dropped.
-    pub rows: Vec<Option<Row>>,
+    pub rows: Stripes,
     pub repair_log: Log,
 }
 
@@ -95,22 +60,20 @@ impl Book {
     }
 
     pub fn leaves(&self) -> LeafIndex {
-        LeafIndex::new(self.rows.len() as u64)
+        self.rows.len()
     }
 
     pub fn row(&self, leaf: LeafIndex) -> Option<&Row> {
-        self.rows.get(usize::try_from(leaf.get()).ok()?)?.as_ref()
+        self.rows.get(leaf)
     }
 
     /// The leaves of a lane; `Err` names the first whose root is not known.
     pub fn lane(&self, slot: SlotIndex) -> Result<Vec<Option<Leaf>>, LeafIndex> {
-        (0u64..)
-            .zip(&self.rows)
-            .map(|(leaf, row)| match row {
-                None => Ok(None),
-                Some(row) => row.leaf(slot).map(Some).ok_or(LeafIndex::new(leaf)),
-            })
-            .collect()
+        let known = |(leaf, row): (LeafIndex, Option<&Row>)| match row {
+            None => Ok(None),
+            Some(row) => row.leaf(slot).map(Some).ok_or(leaf),
+        };
+        self.rows.iter().map(known).collect()
     }
 
     /// Root and bytes of every slot; `Err` names a leaf of which a root is not known, or that no lane can have.
@@ -124,39 +87,6 @@ impl Book {
                 Ok(SlotState { root: tree.root(), bytes: tree.bytes() })
             })
             .collect()
-    }
-
-    /// Slices that the narrowest live stripe has; n where there is none.
-    pub fn width(&self, profile: Profile) -> u8 {
-        self.rows.iter().flatten().map(|row| row.present.len()).min().unwrap_or(profile.slots())
-    }
-
-    /// Says that a slot holds everything; gives back what it was not known to hold.
-    pub fn mark_present(&mut self, slot: SlotIndex) -> Vec<(LeafIndex, StripeId)> {
-        let mut marked = Vec::new();
-        for (leaf, row) in (0u64..).zip(&mut self.rows) {
-            let Some(row) = row.as_mut().filter(|row| !row.present.contains(slot)) else { continue };
-            row.present.insert(slot);
-            row.is_covered = false;
-            marked.push((LeafIndex::new(leaf), row.stripe));
-        }
-        marked
-    }
-
-    /// Takes that back, where the stripes are still the same.
-    pub fn unmark_present(&mut self, slot: SlotIndex, marked: &[(LeafIndex, StripeId)]) {
-        for (leaf, stripe) in marked {
-            let at = usize::try_from(leaf.get()).ok().and_then(|at| self.rows.get_mut(at)?.as_mut());
-            if let Some(row) = at.filter(|row| row.stripe == *stripe) {
-                row.present.remove(slot);
-                row.is_covered = false;
-            }
-        }
-    }
-
-    /// Bytes of a lane.
-    pub fn lane_bytes(&self) -> Bytes {
-        Bytes::new(self.rows.iter().flatten().map(|row| u64::from(row.slice_len)).sum())
     }
 
     /// Leaves that nothing in catalog, logs or `kept` refers to. Lists of chunks count for the leaves in `listed`.
@@ -176,12 +106,8 @@ impl Book {
                 }
             }
         }
-        (0u64..)
-            .map(LeafIndex::new)
-            .zip(&self.rows)
-            .filter(|(leaf, row)| row.is_some() && !alive.contains(leaf))
-            .map(|(leaf, _)| leaf)
-            .collect()
+        let live = self.rows.iter().filter(|(leaf, row)| row.is_some() && !alive.contains(leaf));
+        live.map(|(leaf, _)| leaf).collect()
     }
 
     /// The book of the local database, if there is one and it can be read.
@@ -194,7 +120,7 @@ impl Book {
             .map(|(path, entry)| BlobPath::parse(&path).map(|path| (path, entry)))
             .collect::<Result<_, _>>();
         let Ok(catalog) = catalog else { return Ok(None) };
-        let rows = db.all_stripes::<Option<Row>>()?;
+        let rows = db.all_stripes::<Option<Row>>()?.into_iter().collect();
         Ok(Some(Self {
             commit: Some(commit),
             catalog,
@@ -212,31 +138,25 @@ impl Book {
     /// Replaces the copy in the database.
     pub fn save_whole(&self, db: &Db) -> Result<(), LocalError> {
         let Some(stored) = self.stored() else { return Ok(()) };
+        let rows: Vec<_> = self.rows.iter().map(|(_, row)| row.cloned()).collect();
         db.write(|tx| {
             db::clear_named(tx, db::ENTRIES)?;
             let entries = self.catalog.iter().map(|(path, entry)| (path.as_str(), Some(entry)));
             db::put_names(tx, db::ENTRIES, entries)?;
-            db::put_stripes(tx, 0, (0u64..).zip(&self.rows))?;
+            db::put_stripes(tx, 0, (0u64..).zip(&rows))?;
             db::put_named(tx, db::META, STATE, &stored)
         })
     }
 
-    /// Writes what has changed since the last save: entries by path, and stripes from the leaves named.
-    pub fn save_changes(
-        &self,
-        db: &Db,
-        paths: &BTreeSet<BlobPath>,
-        leaves: &BTreeSet<LeafIndex>,
-    ) -> Result<(), LocalError> {
+    /// Writes what has changed since the last save: entries by path, and stripes.
+    pub fn save_changes(&mut self, db: &Db, paths: &BTreeSet<BlobPath>) -> Result<(), LocalError> {
         let Some(stored) = self.stored() else { return Ok(()) };
-        let rows = leaves.iter().filter_map(|leaf| {
-            let at = usize::try_from(leaf.get()).ok()?;
-            Some((leaf.get(), self.rows.get(at)?))
-        });
+        let written = self.rows.written();
+        let rows: Vec<_> = written.iter().map(|leaf| (leaf.get(), self.row(*leaf).cloned())).collect();
         db.write(|tx| {
             let entries = paths.iter().map(|path| (path.as_str(), self.catalog.get(path)));
             db::put_names(tx, db::ENTRIES, entries)?;
-            db::put_stripes(tx, self.leaves().get(), rows)?;
+            db::put_stripes(tx, self.leaves().get(), rows.iter().map(|(leaf, row)| (*leaf, row)))?;
             db::put_named(tx, db::META, STATE, &stored)
         })
     }
@@ -250,36 +170,4 @@ pub(crate) fn content_leaves(content: &Content) -> impl Iterator<Item = LeafInde
         Content::Lists { lists, .. } => lists,
     };
     refs.iter().map(|chunk| chunk.leaf)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Goal: a repair that comes to nothing leaves no trace in the width, and touches no stripe that has come to a leaf since.
-    /// Method: mark a slot in two of three rows, replace one, take it back.
-    #[test]
-    fn marks_are_taken_back() {
-        let profile = Profile::from_k_of_n(1, 2).expect("valid");
-        let (whole, lacking) = (SlotSet::from_iter([0, 1].map(SlotIndex::new)), [0].map(SlotIndex::new));
-        let row = |stripe, present: SlotSet| Row {
-            stripe: StripeId::new([stripe; 16]),
-            slice_len: 1024,
-            roots: vec![None; 2],
-            present,
-            is_covered: true,
-        };
-        let lacking = SlotSet::from_iter(lacking);
-        let rows = [row(1, lacking), row(2, whole), row(3, lacking)];
-        let mut book = Book { rows: rows.into_iter().map(Some).collect(), ..Book::default() };
-        assert_eq!(book.width(profile), 1);
-        let slot = SlotIndex::new(1);
-        let marked = book.mark_present(slot);
-        assert_eq!((marked.len(), book.width(profile)), (2, 2));
-        book.rows[2] = Some(row(4, whole));
-        book.unmark_present(slot, &marked);
-        assert_eq!(book.width(profile), 1);
-        let present = |at: usize| book.rows[at].as_ref().map(|row| row.present);
-        assert_eq!([present(0), present(1), present(2)], [Some(lacking), Some(whole), Some(whole)]);
-    }
 }

@@ -24,10 +24,10 @@ use tallow_types::profile::Profile;
 use tallow_types::unit::SlotIndex;
 use tallow_types::wire::{Request, Response};
 
-use crate::book::Row;
 use crate::error::{Blame, SessionError};
 use crate::progress::Progress;
 use crate::seats::{Caller, Seat};
+use crate::stripes::Row;
 
 /// A stripe to read from.
 #[derive(Clone, Debug)]

@@ -268,7 +268,7 @@ async fn chunks_of(fetcher: &Fetcher, book: &Book, content: &Content) -> Result<
     }
 }
 
-fn row_of(book: &Book, leaf: LeafIndex) -> Result<&crate::book::Row, SessionError> {
+fn row_of(book: &Book, leaf: LeafIndex) -> Result<&crate::stripes::Row, SessionError> {
     book.row(leaf).ok_or_else(|| SessionError::Damaged {
         what: format!("leaf {leaf}"),
         reason: "the catalog names a stripe that was dropped".into(),

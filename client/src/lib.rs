@@ -29,6 +29,7 @@ mod put;
 mod report;
 mod seats;
 mod source;
+mod stripes;
 mod sync;
 mod target;
 mod write;

@@ -98,7 +98,7 @@ impl Client {
             let answer = sight.answered.iter().find(|(other, _)| *other == slot).map(|(_, newest)| newest);
             let signed = answer.and_then(|signed| signed.as_ref());
             let record = lane.and_then(|lane| seeders.iter().find(|other| other.ask.seeder == lane.seeder));
-            let missing = book.rows.iter().flatten().filter(|row| !row.present.contains(slot)).count() as u64;
+            let missing = book.rows.lacks(slot);
             slots.push(SlotReport {
                 slot: slot.get(),
                 seeder: lane.map(|lane| lane.seeder),
@@ -136,7 +136,7 @@ impl Client {
             width,
             can_lose: width.min(healthy).saturating_sub(profile.data()),
             commit: commit.map(tallow_types::commit::Commit::rank),
-            stripes: book.rows.iter().flatten().count() as u64,
+            stripes: book.rows.live(),
             stored: Bytes::new(
                 slots.iter().filter(|slot| slot.seeder.is_some()).map(|slot| slot.bytes.get()).sum(),
             ),

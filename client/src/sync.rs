@@ -18,11 +18,12 @@ use tallow_types::commit::{Commit, Leaf, SignedCommit};
 use tallow_types::unit::{LeafIndex, SlotIndex};
 use tallow_types::wire::{Request, Response};
 
-use crate::book::{Book, Log, Row};
+use crate::book::{Book, Log};
 use crate::error::SessionError;
 use crate::fetch::{Fetcher, Under};
 use crate::gather::gather;
 use crate::seats::Seat;
+use crate::stripes::Row;
 
 /// Most records of one log that a reader follows: far above what a writer leaves before it makes a snapshot.
 const LOG_MAX: usize = 1 << 16;
@@ -65,6 +66,7 @@ pub(crate) async fn bring(
         .follow::<CatalogRecord>(catalog_head, book.catalog_log.head, Under::Catalog, "the catalog")
         .await?;
     let (catalog_log, catalog) = replay_catalog(listed, book);
+    let rows = rows.into_iter().collect();
     Ok(Book { commit: Some(target.clone()), catalog, catalog_log, rows, repair_log })
 }
 
@@ -170,11 +172,8 @@ fn replay_catalog(followed: Followed<CatalogRecord>, book: Book) -> (Log, Catalo
 }
 
 fn replay_repair(followed: Followed<RepairRecord>, book: &Book) -> (Log, RepairIndex) {
-    let known: RepairIndex = (0u64..)
-        .map(LeafIndex::new)
-        .zip(&book.rows)
-        .filter_map(|(leaf, row)| Some((leaf, row.as_ref().filter(|row| row.is_covered)?.record()?)))
-        .collect();
+    let covered = book.rows.iter().filter_map(|(leaf, row)| Some((leaf, row.filter(|row| row.is_covered)?)));
+    let known: RepairIndex = covered.filter_map(|(leaf, row)| Some((leaf, row.record()?))).collect();
     replay(followed, (book.repair_log.clone(), known))
 }
 
@@ -203,8 +202,7 @@ async fn learn_rows(
     straggler: std::time::Duration,
 ) -> Result<Vec<Option<Row>>, SessionError> {
     let count = usize::try_from(commit.leaves.get()).map_err(|_| damaged("the commit", "too many leaves"))?;
-    let mut known = book.rows.clone();
-    known.truncate(count);
+    let known: Vec<Option<Row>> = book.rows.iter().take(count).map(|(_, row)| row.cloned()).collect();
     let calls =
         fetcher.seats.iter().map(|seat| {
             let known = &known;
@@ -238,6 +236,7 @@ async fn learn_rows(
             roots: vec![None; usize::from(fetcher.profile.slots())],
             present: SlotSet::default(),
             is_covered: false,
+            uses: 0,
         });
         for (slot, leaf) in told {
             if let Some(root) = row.roots.get_mut(usize::from(slot.get())) {
@@ -308,12 +307,11 @@ pub(crate) async fn whole_lane(fetcher: &Fetcher, seat: &Seat, count: LeafIndex)
 /// commit.
 pub(crate) async fn complete(fetcher: &Fetcher, book: &mut Book) -> Result<(), SessionError> {
     let Some(commit) = book.commit.as_ref().map(|signed| signed.commit.clone()) else { return Ok(()) };
-    for at in 0..book.rows.len() {
-        let Some(row) = book.rows[at].as_ref().filter(|row| !row.is_complete()) else { continue };
+    let open: Vec<LeafIndex> = book.rows.uncovered().iter().copied().collect();
+    for leaf in open {
+        let Some(row) = book.row(leaf).filter(|row| !row.is_complete()) else { continue };
         let roots = fetcher.all_roots(&row.into()).await?;
-        if let Some(row) = &mut book.rows[at] {
-            row.roots = roots.into_iter().map(Some).collect();
-        }
+        book.rows.change(leaf, |row| row.roots = roots.into_iter().map(Some).collect());
     }
     let fits = book.slots(fetcher.profile).is_ok_and(|slots| slots == *commit.slots);
     if fits {

@@ -7,8 +7,8 @@ use tallow_types::id::{Digest, StripeId};
 use tallow_types::unit::{Bytes, LeafIndex};
 use tokio::sync::watch;
 
-use crate::book::Row;
 use crate::error::{Blame, PutError, SessionError};
+use crate::stripes::Row;
 
 /// Why a stripe came to nothing.
 #[derive(Clone, Debug)]

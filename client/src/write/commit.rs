@@ -21,9 +21,9 @@ use super::group::{
 use super::lanes::Made;
 use super::packer::{Closed, Known};
 use super::tail::{Done, Tail};
-use crate::book::Row;
 use crate::db;
 use crate::error::{Explain as _, PutError, SessionError};
+use crate::stripes::Row;
 
 /// Data in the open stripe above which it gets a stripe of its own, so that a resume finds it again. Bytes.
 const SHARED_TAIL_MAX: u32 = 1 << 20;
@@ -93,7 +93,6 @@ impl Committer {
         let tail = Tail::resume(works.profile, &works.packer, (open, tail_cell.clone()), tail_leaf);
         let mut staged = Staged::default();
         let made = self.write_group(group, fresh, (tail, &tail_cell, tail_leaf), &mut staged).await;
-        let rows = self.book.rows.len();
         let plan = match made {
             Ok(plan) => plan,
             Err(trouble) => {
@@ -101,7 +100,6 @@ impl Committer {
                 return Err(trouble);
             }
         };
-        debug_assert_eq!(rows, self.book.rows.len());
         let paths: BTreeSet<_> = staged.changes.keys().cloned().collect();
         match self.commit(plan).await {
             Ok(mut acked) => {
@@ -186,9 +184,12 @@ impl Committer {
             }
         }
         let mut catalog = catalog_records(&self.book, staged.changes.clone());
-        let covered: Vec<usize> = self.add_rows(&fresh);
+        let before = self.book.leaves();
+        for (_, row, _) in &fresh.cells {
+            self.book.rows.push(Row::clone(row));
+        }
         let mut repair = repair_records(&self.book, &dropped);
-        self.book.rows.truncate(self.book.rows.len() - covered.len());
+        self.book.rows.truncate(before);
         let previous = (catalog.previous, repair.previous);
         let catalog_put =
             tail.records(&works.keys.catalog, &catalog.records, previous.0).map_err(internal)?;
@@ -204,13 +205,6 @@ impl Committer {
         let tail = self.send_tail(stripes).await?;
         let heads = Some(Heads { catalog: catalog.log, repair: repair.log, is_covering: true });
         Ok(Plan { fresh, tail, heads, dropped })
-    }
-
-    /// Adds fresh rows to the book for a moment.
-    fn add_rows(&mut self, fresh: &Fresh) -> Vec<usize> {
-        let first = self.book.rows.len();
-        self.book.rows.extend(fresh.cells.iter().map(|(_, row, _)| Some(Row::clone(row))));
-        (first..self.book.rows.len()).collect()
     }
 
     /// The stripes of a tail that comes to nothing. Blobs may lie in the first of them: it goes on, and a later commit takes it
@@ -252,12 +246,14 @@ impl Committer {
         let Some(mut session) = self.session.take() else {
             return Err(Trouble::Again(SessionError::LeaseLost));
         };
-        let before = self.book.rows.len();
-        let saved: Vec<_> =
-            plan.dropped.iter().map(|leaf| (*leaf, self.row_mut(*leaf).and_then(Option::take))).collect();
+        let before = self.book.leaves();
+        let rows = &mut self.book.rows;
+        let saved: Vec<_> = plan.dropped.iter().map(|leaf| (*leaf, rows.set(*leaf, None))).collect();
         let added =
             plan.fresh.cells.iter().map(|(_, row, _)| row).chain(plan.tail.iter().map(|(_, row)| row));
-        self.book.rows.extend(added.map(|row| Some(Row::clone(row))));
+        for row in added {
+            rows.push(Row::clone(row));
+        }
         let signed = self.make(&mut session, &plan, before);
         let verdict = match signed {
             Ok(_) => {
@@ -296,29 +292,23 @@ impl Committer {
         Ok(acked)
     }
 
-    fn row_mut(&mut self, leaf: LeafIndex) -> Option<&mut Option<Row>> {
-        self.book.rows.get_mut(usize::try_from(leaf.get()).ok()?)
-    }
-
-    fn undo_rows(&mut self, before: usize, dropped: Vec<(LeafIndex, Option<Row>)>) {
+    fn undo_rows(&mut self, before: LeafIndex, dropped: Vec<(LeafIndex, Option<Row>)>) {
         self.book.rows.truncate(before);
         for (leaf, row) in dropped {
-            if let Some(place) = self.row_mut(leaf) {
-                *place = row;
-            }
+            self.book.rows.set(leaf, row);
         }
     }
 
     /// Signs the next commit.
-    fn make(&self, session: &mut Session, plan: &Plan, before: usize) -> Result<SignedCommit, Trouble> {
+    fn make(&self, session: &mut Session, plan: &Plan, before: LeafIndex) -> Result<SignedCommit, Trouble> {
         let works = &self.works;
         let mut slots = Vec::with_capacity(session.trees.len());
         for (slot, tree) in works.profile.slot_indices().zip(&mut session.trees) {
             for leaf in &plan.dropped {
                 tree.clear(*leaf).map_err(internal)?;
             }
-            for row in &self.book.rows[before..] {
-                let leaf = row.as_ref().and_then(|row| row.leaf(slot));
+            for (_, row) in self.book.rows.from(before) {
+                let leaf = row.and_then(|row| row.leaf(slot));
                 tree.append(leaf.as_ref()).map_err(internal)?;
             }
             slots.push(SlotState { root: tree.root(), bytes: tree.bytes() });
@@ -337,7 +327,7 @@ impl Committer {
             sequence,
             previous: previous.map_or(CommitHash::ZERO, |signed| signed.commit.hash()),
             leaves: self.book.leaves(),
-            width: self.book.width(works.profile),
+            width: self.book.rows.width(works.profile),
             slots: Bounded::new(slots).ok_or_else(|| internal("more slots than a contract has"))?,
             catalog_head: seal(&works.keys.catalog, Which::Catalog, catalog),
             repair_head: seal(&works.keys.repair, Which::Repair, repair),
@@ -360,29 +350,21 @@ impl Committer {
             self.book.catalog_log = heads.catalog;
             self.book.repair_log = heads.repair;
             if heads.is_covering {
-                let uncovered = self.book.rows.len() - plan.tail.len();
-                for (leaf, row) in (0u64..).zip(&mut self.book.rows[..uncovered]) {
-                    if let Some(row) = row.as_mut().filter(|row| row.is_covered != row.is_complete()) {
-                        row.is_covered = row.is_complete();
-                        self.changed.insert(LeafIndex::new(leaf));
-                    }
-                }
+                let rows = &mut self.book.rows;
+                let first = rows.len().get() - plan.tail.len() as u64;
+                let covered: Vec<_> = rows.uncovered().range(..LeafIndex::new(first)).copied().collect();
+                rows.cover(covered);
             }
         }
         // Who countersigns holds all of its lane, whatever it missed before.
         for signature in &verdict.signatures {
-            let marked = self.book.mark_present(signature.slot);
-            self.changed.extend(marked.into_iter().map(|(leaf, _)| leaf));
+            self.book.rows.mark_present(signature.slot);
         }
         for leaf in &plan.dropped {
             self.dead.remove(leaf);
-            self.changed.insert(*leaf);
         }
-        let added = plan.fresh.cells.len() + plan.tail.len();
-        let first = self.book.rows.len() - added;
-        self.changed.extend((first as u64..).take(added).map(LeafIndex::new));
-        let first = self.book.rows.len() - plan.tail.len();
-        let tail_leaves = (first as u64..).map(LeafIndex::new);
+        let first = self.book.leaves().get() - plan.tail.len() as u64;
+        let tail_leaves = (first..).map(LeafIndex::new);
         let fresh = plan.fresh.cells.iter().map(|(cell, row, leaf)| (cell, row, *leaf));
         let tail = plan.tail.iter().zip(tail_leaves).map(|((cell, row), leaf)| (cell, row, leaf));
         let mut known: Vec<(tallow_seal::chunk::ChunkId, Known)> = Vec::new();
@@ -416,7 +398,7 @@ impl Committer {
         }
         let cells =
             plan.fresh.cells.iter().map(|(cell, ..)| cell).chain(plan.tail.iter().map(|(cell, _)| cell));
-        works.uplink.arrived(self.book.lane_bytes().get(), cells.map(|cell| cell.ordinal));
+        works.uplink.arrived(self.book.rows.bytes().get(), cells.map(|cell| cell.ordinal));
         let signers = u8::try_from(verdict.signatures.len()).unwrap_or(u8::MAX);
         Acked { signers, slots: works.profile.slots(), dead_stripes: 0 }
     }
@@ -426,8 +408,7 @@ impl Committer {
         &mut self,
         paths: &BTreeSet<tallow_seal::path::BlobPath>,
     ) -> Result<(), crate::error::LocalError> {
-        let leaves = std::mem::take(&mut self.changed);
-        self.book.save_changes(&self.works.db, paths, &leaves)?;
+        self.book.save_changes(&self.works.db, paths)?;
         self.works.db.set_named(db::META, DEAD, &self.dead)
     }
 }

@@ -97,8 +97,6 @@ pub(crate) struct Committer {
     commands: mpsc::Receiver<Command>,
     pub book: Book,
     pub session: Option<Session>,
-    /// Leaves whose rows are not in the local database as they are here.
-    pub changed: BTreeSet<LeafIndex>,
     pub dead: BTreeMap<LeafIndex, TimeMs>,
     /// Whether something was removed or overwritten since dead stripes were last looked for.
     pub look_for_dead: bool,
@@ -107,7 +105,7 @@ pub(crate) struct Committer {
 impl Committer {
     pub fn new(works: Arc<Works>, commands: mpsc::Receiver<Command>, book: Book) -> Self {
         let dead = works.db.named(db::META, DEAD).ok().flatten().unwrap_or_default();
-        Self { works, commands, book, session: None, changed: BTreeSet::new(), dead, look_for_dead: true }
+        Self { works, commands, book, session: None, dead, look_for_dead: true }
     }
 
     /// Works until it is stopped or nobody can ask any more.
@@ -300,7 +298,6 @@ impl Committer {
         complete(&fetcher, &mut self.book).await?;
         if !is_same {
             self.book.save_whole(&works.db)?;
-            self.changed.clear();
             self.look_for_dead = true;
         }
         let trees = works.profile.slot_indices().map(|slot| self.tree(slot)).collect::<Result<_, _>>()?;
@@ -317,7 +314,7 @@ impl Committer {
         let sitting = begun.promised.iter().map(|(seat, _)| seat).chain(&begun.silent).cloned().collect();
         works.uplink.set_seats(sitting);
         works.uplink.ledger_time.store(begun.now.get(), Ordering::Relaxed);
-        works.uplink.set_room(begun.contract.terms.room.get(), self.book.lane_bytes().get());
+        works.uplink.set_room(begun.contract.terms.room.get(), self.book.rows.bytes().get());
         self.tell_packer();
         self.adopt_known();
         let is_behind = |seat: &Seat| !lanes.is_at_base(seat.slot);
@@ -335,24 +332,18 @@ impl Committer {
     }
 
     pub fn tell_packer(&self) {
-        let stripes: BTreeMap<LeafIndex, StripeId> = (0u64..)
-            .map(LeafIndex::new)
-            .zip(&self.book.rows)
-            .filter_map(|(leaf, row)| Some((leaf, row.as_ref()?.stripe)))
-            .collect();
+        let stripes: BTreeMap<LeafIndex, StripeId> =
+            self.book.rows.iter().filter_map(|(leaf, row)| Some((leaf, row?.stripe))).collect();
         self.works.packer.set_stripes(stripes);
     }
 
     /// Stripes of ours that the base names already: a commit that we thought lost was the base after all.
     fn adopt_known(&self) {
         for (cell, row) in self.works.uplink.settled() {
-            let at = self
-                .book
-                .rows
-                .iter()
-                .position(|known| known.as_ref().is_some_and(|k| k.stripe == row.stripe));
-            if let Some(at) = at {
-                cell.set(State::Committed { leaf: LeafIndex::new(at as u64), stripe: row.stripe });
+            let mut known = self.book.rows.iter();
+            let found = known.find(|(_, known)| known.is_some_and(|known| known.stripe == row.stripe));
+            if let Some((leaf, _)) = found {
+                cell.set(State::Committed { leaf, stripe: row.stripe });
                 self.works.packer.arrived(&cell);
                 self.works.uplink.free_room(&cell);
             }

@@ -20,8 +20,9 @@ use tokio::sync::oneshot;
 use super::cell::{Cell, Placement, State};
 use super::packer::Usage;
 use super::tail::Tail;
-use crate::book::{Book, Log, Row};
+use crate::book::{Book, Log};
 use crate::error::{PutError, SessionError};
+use crate::stripes::Row;
 
 /// What a put wants a path to be.
 pub(crate) struct Draft {
@@ -258,19 +259,14 @@ pub(crate) fn catalog_records(book: &Book, changes: CatalogChanges) -> Written<C
 /// What the repair index's log gets: stripes that no record tells of as they are now, and those that go.
 pub(crate) fn repair_records(book: &Book, dropped: &[LeafIndex]) -> Written<RepairRecord> {
     let log = &book.repair_log;
-    let complete = |covered: bool| {
-        (0u64..).map(LeafIndex::new).zip(&book.rows).filter_map(move |(leaf, row)| {
-            let row = row.as_ref().filter(|row| covered || !row.is_covered)?;
-            Some((leaf, row.record()?))
-        })
-    };
-    let count = book.rows.iter().flatten().count() as u64;
-    let width = book.rows.iter().flatten().next().map_or(0, |row| row.roots.len() as u64);
-    if log.head.is_none() || is_snapshot_due(log.records, log.bytes, count * (64 + 32 * width)) {
-        let index: RepairIndex = complete(true).filter(|(leaf, _)| !dropped.contains(leaf)).collect();
+    let width = book.rows.iter().find_map(|(_, row)| row).map_or(0, |row| row.roots.len() as u64);
+    if log.head.is_none() || is_snapshot_due(log.records, log.bytes, book.rows.live() * (64 + 32 * width)) {
+        let all = book.rows.iter().filter_map(|(leaf, row)| Some((leaf, row?.record()?)));
+        let index: RepairIndex = all.filter(|(leaf, _)| !dropped.contains(leaf)).collect();
         return Written { records: RepairRecord::snapshots(&index), previous: None, log: Log::default() };
     }
-    let mut changes: RepairChanges = complete(false).map(|(leaf, record)| (leaf, Some(record))).collect();
+    let new = book.rows.uncovered().iter().filter_map(|leaf| Some((*leaf, Some(book.row(*leaf)?.record()?))));
+    let mut changes: RepairChanges = new.collect();
     changes.extend(dropped.iter().map(|leaf| (*leaf, None)));
     if changes.is_empty() {
         return Written { records: Vec::new(), previous: log.head, log: log.clone() };

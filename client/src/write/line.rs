@@ -18,10 +18,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::cell::{Cell, Failure, State};
 use super::uplink::{Attempt, Uplink};
-use crate::book::Row;
 use crate::db::{self, ATTEMPTS, Db};
 use crate::error::Blame;
 use crate::seats::Seat;
+use crate::stripes::Row;
 
 /// Requests to one seeder under way at once.
 const LINE_WIDTH: usize = 2;

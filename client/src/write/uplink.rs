@@ -26,12 +26,12 @@ use tokio::task::JoinSet;
 use super::cell::{Cell, Failure, State};
 use super::line::{Flight, Job, Line, Tally, keep_journal, run_line, settle};
 use super::packer::Closed;
-use crate::book::Row;
 use crate::db::{self, ATTEMPTS, Db};
 use crate::error::Blame;
 use crate::identity::random_bytes;
 use crate::progress::{Progress, Silent};
 use crate::seats::{Caller, Seat};
+use crate::stripes::Row;
 
 /// Seeders keep slices that no commit names for ten minutes of ledger time at least; acknowledgements older than this are
 /// not relied on. Milliseconds.
@@ -430,6 +430,7 @@ impl Uplink {
             roots: coded.roots.into_iter().map(Some).collect(),
             present: SlotSet::default(),
             is_covered: false,
+            uses: 0,
         };
         cell.set(State::Sending);
         self.spawn(settle(self.clone(), cell.clone(), flight, row));
