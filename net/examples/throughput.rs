@@ -55,10 +55,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::start(Config::new(&Keypair::from_seed(&[1; 32]))).await?;
     for size in [64 << 10, 1 << 20] {
         let payload = Bytes::from(vec![7; size]);
-        let stores = measure(&node, &peer, || (store(), payload.clone())).await;
-        println!("store {:5} KiB: {:7.0} MiB/s", size >> 10, mebibytes(stores, size));
-        let reads = measure(&node, &peer, || (read(size), Bytes::new())).await;
-        println!("read  {:5} KiB: {:7.0} MiB/s", size >> 10, mebibytes(reads, size));
+        for kind in ["store", "read"] {
+            let before = Cpu::now(child.id());
+            let rate = match kind {
+                "store" => measure(&node, &peer, || (store(), payload.clone())).await,
+                _ => measure(&node, &peer, || (read(size), Bytes::new())).await,
+            };
+            let bytes = mebibytes(rate, size) * f64::from(1 << 20) * MEASURE.as_secs_f64();
+            let cpu = before.until(&Cpu::now(child.id()), bytes);
+            println!("{kind:5} {:5} KiB: {:7.0} MiB/s, {cpu}", size >> 10, mebibytes(rate, size));
+        }
     }
     let small =
         measure(&node, &peer, || (Request::Receipt { key: IdempotencyKey::ZERO }, Bytes::new())).await;
@@ -89,6 +95,26 @@ async fn measure(node: &Node, peer: &Peer, request: impl Fn() -> (Request, Bytes
         .count()
         .await;
     f64::from(u32::try_from(calls).unwrap_or(u32::MAX)) / start.elapsed().as_secs_f64()
+}
+
+/// Processor time that both ends have taken so far. Seconds; nothing where the system does not tell.
+struct Cpu([f64; 2]);
+
+impl Cpu {
+    fn now(server: Option<u32>) -> Self {
+        let of = |process: String| {
+            // Linux counts them in hundredths, as fields 14 and 15 behind the name in brackets.
+            let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+            let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+            fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
+        };
+        Self([of("self".to_owned()), of(server.unwrap_or(0).to_string())])
+    }
+
+    fn until(&self, end: &Self, bytes: f64) -> String {
+        let each = |at: usize| (end.0[at] - self.0[at]) * 1e9 / bytes;
+        format!("caller {:.2} ns/B, server {:.2} ns/B", each(0), each(1))
+    }
 }
 
 fn mebibytes(calls: f64, size: usize) -> f64 {

@@ -7,6 +7,7 @@ use tallow_types::contract::Address;
 use tallow_types::sign::Keypair;
 use zeroize::Zeroizing;
 
+use crate::limit::Limit;
 use crate::transport::Service;
 
 /// What a node is started with.
@@ -109,6 +110,10 @@ pub struct Tuning {
     pub peer_connections_max: u32,
     /// Most connections not yet authenticated, each way.
     pub pending_connections_max: u32,
+    /// Payload that goes out a second, over all connections.
+    pub up: Limit,
+    /// Payload that is taken in a second, over all connections.
+    pub down: Limit,
 }
 
 impl Default for Tuning {
@@ -137,6 +142,8 @@ impl Default for Tuning {
             connections_max: 512,
             peer_connections_max: 4,
             pending_connections_max: 64,
+            up: Limit::default(),
+            down: Limit::default(),
         }
     }
 }

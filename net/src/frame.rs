@@ -11,7 +11,8 @@
 //!
 //! Guarantees: a head that breaks a limit is refused before memory is taken for what follows it. Payload goes out from
 //! where it lies, in pieces of at most 64 KiB. Every read and write within a frame ends after a time without a byte,
-//! and every frame that, after a grace, falls behind the least rate of its [`Pace`].
+//! and every frame that, after a grace, falls behind the least rate of its [`Pace`]; waiting for one's own [`Limit`]
+//! does not count.
 //!
 //! Does not: know requests from each other (see `exchange`), multiplex (see `stream`).
 
@@ -28,12 +29,16 @@ use tallow_types::limits::{FRAME_HEADER_MAX, FRAME_PAYLOAD_MAX};
 use tallow_types::tagged;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::limit::Limit;
+
 /// Names this layout when a stream is opened.
 pub(crate) const PROTOCOL: &str = "/tallow/frames/1";
 /// Bytes in front of each frame.
 pub(crate) const HEAD_LEN: usize = 17;
 /// Payload is handed to the stream in pieces of at most this. Bytes.
 const PIECE: usize = 64 << 10;
+/// A header of at most this goes past the limit on bytes a second: questions, commits, signs of life. Bytes.
+const HEADER_UNLIMITED: usize = 4 << 10;
 /// Largest encoding of [`Ready`]. Bytes.
 const READY_MAX: usize = 64;
 /// How often a frame that makes no progress looks whether the rate that it must keep has changed.
@@ -196,6 +201,7 @@ pub(crate) struct Pace {
     idle: Duration,
     grace: Duration,
     rate: Arc<dyn Fn() -> u64 + Send + Sync>,
+    limit: Limit,
 }
 
 impl Pace {
@@ -206,7 +212,24 @@ impl Pace {
         grace: Duration,
         rate: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
-        Self { idle, grace, rate: Arc::new(rate) }
+        Self { idle, grace, rate: Arc::new(rate), limit: Limit::default() }
+    }
+
+    /// And at most what a limit gives.
+    pub(crate) fn within(mut self, limit: &Limit) -> Self {
+        self.limit = limit.clone();
+        self
+    }
+
+    /// How many of `length` bytes to move next, when they may move.
+    async fn portion(&self, course: &mut Course, length: usize) -> usize {
+        if course.is_free {
+            self.limit.note(length);
+            return length;
+        }
+        let portion = length.min(self.limit.piece());
+        course.begun += self.limit.wait(portion).await;
+        portion
     }
 
     /// Moves some bytes of a frame. They are taken if they are there, however late it is.
@@ -241,11 +264,13 @@ impl Pace {
 struct Course {
     begun: Instant,
     bytes: u64,
+    /// Whether it goes past the limit, which counts it all the same.
+    is_free: bool,
 }
 
 impl Course {
-    fn begin() -> Self {
-        Self { begun: Instant::now(), bytes: 0 }
+    fn begin(is_free: bool) -> Self {
+        Self { begun: Instant::now(), bytes: 0, is_free }
     }
 }
 
@@ -269,21 +294,31 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             return Err(FrameError::Ended);
         }
         self.pulse.beat(false);
-        self.fill(&mut bytes[first..], &mut Course::begin(), false).await?;
+        self.fill(&mut bytes[first..], &mut Course::begin(true), false).await?;
         Head::parse(&bytes)
     }
 
-    /// Reads what a head announced. The memory is taken at once, so the length must have been checked.
+    /// Reads the header that a head announced, without waiting for the limit if it is short. The memory is taken at
+    /// once, so the length must have been checked.
+    pub(crate) async fn header(&mut self, length: usize) -> Result<Bytes, FrameError> {
+        self.whole(length, length <= HEADER_UNLIMITED).await
+    }
+
+    /// The same for a payload.
     pub(crate) async fn body(&mut self, length: usize) -> Result<Bytes, FrameError> {
+        self.whole(length, false).await
+    }
+
+    async fn whole(&mut self, length: usize, is_free: bool) -> Result<Bytes, FrameError> {
         let mut bytes = BytesMut::zeroed(length);
-        self.fill(&mut bytes, &mut Course::begin(), true).await?;
+        self.fill(&mut bytes, &mut Course::begin(is_free), true).await?;
         Ok(bytes.freeze())
     }
 
     /// Reads past what a head announced, without keeping it.
     pub(crate) async fn skip(&mut self, length: usize) -> Result<(), FrameError> {
         let mut piece = vec![0; length.min(PIECE)];
-        let mut course = Course::begin();
+        let mut course = Course::begin(false);
         let mut rest = length;
         while rest > 0 {
             let now = rest.min(PIECE);
@@ -300,10 +335,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     async fn fill(&mut self, bytes: &mut [u8], course: &mut Course, message: bool) -> Result<(), FrameError> {
-        let mut at = 0;
-        while at < bytes.len() {
-            at += self.pace.step(course, self.inner.read(&mut bytes[at..])).await?;
-            self.pulse.beat(message);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let mut portion = self.pace.portion(course, rest.len()).await;
+            while portion > 0 {
+                let count = self.pace.step(course, self.inner.read(&mut rest[..portion])).await?;
+                self.pulse.beat(message);
+                portion -= count;
+                rest = &mut rest[count..];
+            }
         }
         Ok(())
     }
@@ -339,10 +379,10 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         front.extend_from_slice(&head.to_bytes());
         front.extend_from_slice(header);
         let message = matches!(kind, Kind::Request | Kind::Answer);
-        let mut course = Course::begin();
-        for piece in front.chunks(PIECE).chain(payload.chunks(PIECE)) {
-            self.put(piece, &mut course, message).await?;
-        }
+        let mut course = Course::begin(front.len() <= HEADER_UNLIMITED);
+        self.put(&front, &mut course, message).await?;
+        course.is_free = false;
+        self.put(payload, &mut course, message).await?;
         Ok(())
     }
 
@@ -357,11 +397,16 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Ok(self.inner.close().await?)
     }
 
-    async fn put(&mut self, mut piece: &[u8], course: &mut Course, message: bool) -> Result<(), FrameError> {
-        while !piece.is_empty() {
-            let count = self.pace.step(course, self.inner.write(piece)).await?;
-            piece = &piece[count..];
-            self.pulse.beat(message);
+    async fn put(&mut self, bytes: &[u8], course: &mut Course, message: bool) -> Result<(), FrameError> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let mut portion = self.pace.portion(course, rest.len().min(PIECE)).await;
+            while portion > 0 {
+                let count = self.pace.step(course, self.inner.write(&rest[..portion])).await?;
+                self.pulse.beat(message);
+                portion -= count;
+                rest = &rest[count..];
+            }
         }
         Ok(())
     }

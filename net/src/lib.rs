@@ -14,6 +14,7 @@
 mod config;
 pub mod exchange;
 mod frame;
+mod limit;
 mod peer;
 mod stream;
 mod transport;
@@ -22,6 +23,7 @@ pub mod twin;
 mod node;
 
 pub use config::{Config, StartError, Tuning};
+pub use limit::Limit;
 pub use node::Node;
 pub use peer::{BadAddress, Peer, parse_bootstrap};
 pub use transport::{Reply, Service, Transport};

@@ -8,7 +8,10 @@
 //! Does not: find peers or remember them; who is called is the caller's business.
 
 mod links;
+mod mux;
+mod socket;
 mod swarm;
+mod wires;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

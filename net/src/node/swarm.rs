@@ -11,7 +11,7 @@ use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, identify};
 use libp2p_stream::{Control, IncomingStreams};
 use tallow_types::PublicKey;
 use tallow_types::contract::Address;
@@ -24,13 +24,13 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, StartError, Tuning};
 use crate::exchange::unreachable;
 use crate::frame::PROTOCOL;
+use crate::node::mux::STREAMS_MAX;
+use crate::node::wires;
 use crate::peer::public_key;
 use crate::stream::server::Hub;
 
 /// Names the network to identify; what nodes really agree on is in `Hello`.
 const IDENTIFY: &str = "/tallow/1";
-/// Most streams in one connection, ours and those of identify. More is a peer that plays.
-const YAMUX_STREAMS_MAX: usize = 64;
 /// Connections without a stream are closed after this.
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 /// Most orders to the swarm that wait; those who give them wait, too.
@@ -127,37 +127,25 @@ pub(super) async fn start(
 fn build(seed: zeroize::Zeroizing<[u8; 32]>, tuning: &Tuning) -> Result<Swarm<Behaviour>, StartError> {
     let identity = libp2p::identity::Keypair::ed25519_from_bytes(seed)
         .map_err(|error| StartError::Identity { reason: error.to_string() })?;
-    let yamux_config = || {
-        let mut config = yamux::Config::default();
-        config.set_max_num_streams(YAMUX_STREAMS_MAX);
-        config
-    };
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(tuning.pending_connections_max))
         .with_max_pending_outgoing(Some(tuning.pending_connections_max))
         .with_max_established(Some(tuning.connections_max))
         .with_max_established_per_peer(Some(tuning.peer_connections_max));
-    let swarm = SwarmBuilder::with_existing_identity(identity)
-        .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux_config)
-        .map_err(|error| StartError::Identity { reason: error.to_string() })?
-        .with_behaviour(|key| Behaviour {
-            limits: libp2p::connection_limits::Behaviour::new(limits),
-            identify: identify::Behaviour::new(
-                identify::Config::new(IDENTIFY.to_owned(), key.public())
-                    .with_agent_version(concat!("tallow/", env!("CARGO_PKG_VERSION")).to_owned()),
-            ),
-            streams: libp2p_stream::Behaviour::new(),
-        })
-        .expect("making this behaviour cannot fail")
-        .with_swarm_config(|swarm| {
-            swarm
-                .with_idle_connection_timeout(IDLE_CONNECTION)
-                .with_max_negotiating_inbound_streams(YAMUX_STREAMS_MAX)
-        })
-        .with_connection_timeout(tuning.connect)
-        .build();
-    Ok(swarm)
+    let behaviour = Behaviour {
+        limits: libp2p::connection_limits::Behaviour::new(limits),
+        identify: identify::Behaviour::new(
+            identify::Config::new(IDENTIFY.to_owned(), identity.public())
+                .with_agent_version(concat!("tallow/", env!("CARGO_PKG_VERSION")).to_owned()),
+        ),
+        streams: libp2p_stream::Behaviour::new(),
+    };
+    let swarm = libp2p::swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE_CONNECTION)
+        .with_max_negotiating_inbound_streams(STREAMS_MAX);
+    let transport = wires::both(&identity, tuning.connect)
+        .map_err(|error| StartError::Identity { reason: error.to_string() })?;
+    Ok(Swarm::new(transport, behaviour, identity.public().to_peer_id(), swarm))
 }
 
 /// Listens at each address and waits until the system has said where that really is.

@@ -81,11 +81,11 @@ impl Caller {
     {
         let pulse = Pulse::new();
         let rate = tuning.rate;
-        let pace = Pace::new(tuning.idle, tuning.grace, move || rate);
+        let pace = Pace::new(tuning.idle, tuning.grace, move || rate).within(&tuning.down);
         let (reader, writer) = stream.split();
         let mut reader = FrameReader::new(reader, pulse.clone(), pace);
         // A server short of memory may stop reading for a while, as long as it shows that it lives.
-        let patient = Pace::new(tuning.patience, 4 * tuning.patience, move || rate);
+        let patient = Pace::new(tuning.patience, 4 * tuning.patience, move || rate).within(&tuning.up);
         let mut writer = FrameWriter::new(writer, pulse.clone(), patient);
         writer.bare(Kind::Open, 0, &[]).await?;
         writer.flush().await?;
@@ -93,7 +93,7 @@ impl Caller {
         if head.kind != Kind::Ready {
             return Err(FrameError::Protocol(format!("{:?} instead of a grant", head.kind)));
         }
-        let ready: Ready = decode(&reader.body(head.header_len).await?)
+        let ready: Ready = decode(&reader.header(head.header_len).await?)
             .map_err(|error| FrameError::Protocol(error.to_string()))?;
         if ready.credit < CREDIT_MIN || ready.requests == 0 {
             return Err(FrameError::Protocol("it grants too little for one request".to_owned()));
@@ -283,7 +283,7 @@ impl Driver {
         if header_len > rule.answer_header.max(SMALL_HEADER_MAX) || payload_len > rule.answer_payload {
             return Err(FrameError::TooLong { header_len, payload_len });
         }
-        let header = reader.body(header_len).await?;
+        let header = reader.header(header_len).await?;
         let payload = reader.body(payload_len).await?;
         let response: Response =
             decode(&header).map_err(|error| FrameError::Protocol(format!("in an answer, {error}")))?;

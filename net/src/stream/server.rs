@@ -170,8 +170,8 @@ impl Session {
         let pace = Pace::new(hub.tuning.idle, hub.tuning.grace, rate);
         let pulse = Pulse::new();
         let (reader, writer) = stream.split();
-        let mut reader = FrameReader::new(reader, pulse.clone(), pace.clone());
-        let mut writer = FrameWriter::new(writer, pulse, pace);
+        let mut reader = FrameReader::new(reader, pulse.clone(), pace.clone().within(&hub.tuning.down));
+        let mut writer = FrameWriter::new(writer, pulse, pace.within(&hub.tuning.up));
         let opened = timeout(hub.tuning.connect, open(&mut reader, &mut writer, &hub.tuning));
         if let Err(error) = opened.await.unwrap_or(Err(FrameError::Silent)) {
             return error;
@@ -256,7 +256,7 @@ impl Session {
         } else {
             None
         };
-        let header = reader.body(header_len).await?;
+        let header = reader.header(header_len).await?;
         let request = decode::<Request>(&header).map_err(|error| malformed(error.to_string()));
         let request = request.and_then(|request| {
             let rule = Rule::of(&request);
