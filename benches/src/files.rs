@@ -66,6 +66,11 @@ fn finish(command: &mut Command) -> Result<(Used, Child)> {
     }
 }
 
+/// The most memory that a process has held; none if it is gone. Bytes.
+pub fn peak_of(pid: u32) -> u64 {
+    high_water(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()) << 10
+}
+
 fn high_water(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)

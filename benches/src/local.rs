@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tallow_types::SeederId;
 
-use crate::files::{cpu_of, timed};
+use crate::files::{cpu_of, peak_of, timed};
 
 /// How long slow seeders stand still at a time, and how long they run then.
 const STILL: Duration = Duration::from_millis(180);
@@ -68,6 +68,17 @@ impl Network {
     /// Processor seconds that its nodes have used.
     pub fn cpu(&self) -> Result<f64> {
         Ok(self.nodes()?.into_iter().map(|(_, pid)| cpu_of(pid)).sum())
+    }
+
+    /// The most memory that any of its seeders has held. Bytes.
+    pub fn seeder_peak(&self) -> Result<u64> {
+        Ok(self.nodes()?.into_iter().skip(1).map(|(_, pid)| peak_of(pid)).max().unwrap_or(0))
+    }
+
+    /// How long a file of the validator's is. Bytes.
+    pub fn validator_file(&self, name: &str) -> Result<u64> {
+        let path = self.dir.join("validator").join(name);
+        Ok(std::fs::metadata(&path).with_context(|| path.display().to_string())?.len())
     }
 
     /// The processes of those who hold the first `count` slots: a reader would ask them first.

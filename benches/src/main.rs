@@ -5,6 +5,7 @@
 
 mod discard;
 mod files;
+mod growth;
 mod local;
 mod network;
 mod peers;
@@ -17,26 +18,28 @@ use anyhow::{Result, bail};
 /// Not a bench: what the receiver processes of `discard` are started with.
 const RECEIVER: &str = "discard-receiver";
 
+/// A bench: its name, whether it runs without being asked for, and what it does. Those that take many minutes are asked
+/// for.
+type Bench = (&'static str, bool, fn() -> Result<()>);
+
+const BENCHES: &[Bench] = &[
+    ("stages", true, stages::run),
+    ("network", true, network::run),
+    ("network-gib", false, network::run_gib),
+    ("growth", false, growth::run),
+];
+
 fn main() -> Result<()> {
     let which: Vec<String> = std::env::args().skip(1).collect();
     if which == [RECEIVER] {
         return discard::receive();
     }
-    let wanted = |name: &str| which.is_empty() || which.iter().any(|arg| arg == name);
-    if let Some(unknown) =
-        which.iter().find(|arg| !["stages", "network", "network-gib"].contains(&arg.as_str()))
-    {
-        bail!("no bench is called {unknown}; there are: stages, network, network-gib");
+    if let Some(unknown) = which.iter().find(|arg| BENCHES.iter().all(|(name, ..)| name != arg)) {
+        let names: Vec<&str> = BENCHES.iter().map(|(name, ..)| *name).collect();
+        bail!("no bench is called {unknown}; there are: {}", names.join(", "));
     }
-    if wanted("stages") {
-        stages::run()?;
-    }
-    if wanted("network") {
-        network::run()?;
-    }
-    // Ten times the data of `network`: minutes, so only when asked for.
-    if which.iter().any(|arg| arg == "network-gib") {
-        network::run_gib()?;
-    }
-    Ok(())
+    let is_wanted = |(name, always, _): &&Bench| {
+        if which.is_empty() { *always } else { which.iter().any(|arg| arg == name) }
+    };
+    BENCHES.iter().filter(is_wanted).try_for_each(|(_, _, run)| run())
 }
