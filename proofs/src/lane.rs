@@ -15,13 +15,19 @@
 //! The root does not commit to the number of leaves: a tail of empty leaves within one height looks like none. The
 //! commit that carries the root carries the number too, and every verifier here takes it from there.
 
+mod change;
+
 use borsh::{BorshDeserialize, BorshSerialize};
-use tallow_types::commit::{LaneChange, Leaf};
+use tallow_types::commit::Leaf;
 use tallow_types::limits::{LANE_LEAVES_MAX, SLICE_MAX, SLICE_UNIT};
 use tallow_types::{Bounded, Bytes, LaneRoot, LeafIndex, domain};
 
+pub use change::Changed;
+
 /// Most levels below the top: 2^40 leaves.
 pub const HEIGHT_MAX: usize = LANE_LEAVES_MAX.ilog2() as usize;
+
+const NO_OVERFLOW: &str = "2^40 leaves of at most 4 MiB are less than 2^64 bytes";
 
 /// One node: a hash, and the bytes below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -248,26 +254,6 @@ impl SumTree {
         Ok(())
     }
 
-    /// Applies a change whole; on error the lane is as it was.
-    ///
-    /// # Errors
-    /// See [`LaneError`].
-    pub fn apply(&mut self, change: &LaneChange) -> Result<(), LaneError> {
-        if change.keep > self.len() {
-            return Err(LaneError::NoLeaf { index: change.keep, leaves: self.len() });
-        }
-        if let Some(&index) = change.dropped.iter().find(|&&index| index >= change.keep) {
-            return Err(LaneError::NoLeaf { index, leaves: change.keep });
-        }
-        change.appended.iter().flatten().try_for_each(check_length)?;
-        if change.keep.get() + change.appended.len() as u64 > LANE_LEAVES_MAX {
-            return Err(LaneError::Full);
-        }
-        self.truncate(change.keep)?;
-        change.dropped.iter().try_for_each(|&index| self.clear(index))?;
-        self.extend(change.appended.iter().map(Option::as_ref))
-    }
-
     /// The path that shows a leaf, or its emptiness, to whoever knows root and number of leaves.
     ///
     /// # Errors
@@ -319,7 +305,7 @@ impl SumTree {
         let below = &self.levels[h - 1];
         let left = below.get(2 * at).copied().unwrap_or(empty(h - 1));
         let right = below.get(2 * at + 1).copied().unwrap_or(empty(h - 1));
-        Node::join(&left, &right).expect("2^40 leaves of at most 4 MiB are less than 2^64 bytes")
+        Node::join(&left, &right).expect(NO_OVERFLOW)
     }
 
     /// Makes the levels above the leaves fit them again, given that leaves before `first` did not change.

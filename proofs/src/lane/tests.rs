@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use tallow_types::commit::LaneChange;
 use tallow_types::{SliceRoot, StripeId};
 
 use super::*;
@@ -34,6 +35,7 @@ enum Step {
     Clear(prop::sample::Index),
     Set(prop::sample::Index, u64),
     Truncate(prop::sample::Index),
+    Change(prop::sample::Index, Vec<prop::sample::Index>, Vec<Option<u64>>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -43,6 +45,12 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<prop::sample::Index>().prop_map(Step::Clear),
         1 => (any::<prop::sample::Index>(), any::<u64>()).prop_map(|(at, number)| Step::Set(at, number)),
         1 => any::<prop::sample::Index>().prop_map(Step::Truncate),
+        3 => (
+            any::<prop::sample::Index>(),
+            prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+            prop::collection::vec(any::<Option<u64>>(), 0..20),
+        )
+            .prop_map(|(keep, dropped, appended)| Step::Change(keep, dropped, appended)),
     ]
 }
 
@@ -71,6 +79,18 @@ fn run(tree: &mut SumTree, model: &mut Vec<Option<Leaf>>, step: Step) {
             let to = to.index(model.len() + 1);
             tree.truncate(index(to)).expect("no more than it has");
             model.truncate(to);
+        }
+        Step::Change(keep, dropped, appended) => {
+            let keep = keep.index(model.len() + 1);
+            let dropped = if keep == 0 { Vec::new() } else { dropped };
+            let dropped: Vec<_> = dropped.into_iter().map(|at| at.index(keep)).collect();
+            let appended: Vec<_> = appended.into_iter().map(|number| number.map(leaf)).collect();
+            let places: Vec<_> = dropped.iter().map(|at| index(*at)).collect();
+            let changed = tree.change(index(keep), &places, &appended).expect("leaves of it, good lengths");
+            tree.accept(changed);
+            model.truncate(keep);
+            dropped.into_iter().for_each(|at| model[at] = None);
+            model.extend(appended);
         }
         Step::Clear(_) | Step::Set(..) => {}
     }
@@ -172,9 +192,10 @@ proptest! {
     /// Goal: a change applies whole or not at all. Method: random changes, good and bad, against the leaf list.
     #[test]
     fn changes_apply_whole(
-        leaves in 0usize..40, keep in 0u64..45,
+        leaves in 0usize..40, keep in 0u64..42,
         dropped in prop::collection::vec(0u64..45, 0..5),
-        appended in prop::collection::vec(prop::option::of(any::<u64>()), 0..5), bad_length in any::<bool>(),
+        appended in prop::collection::vec(prop::option::of(any::<u64>()), 0..40),
+        bad_length in prop::bool::weighted(0.1),
     ) {
         let mut model: Vec<_> = (0..leaves as u64).map(|number| Some(leaf(number))).collect();
         let mut tree = SumTree::from_leaves(model.iter().map(Option::as_ref)).expect("good lengths");
@@ -193,14 +214,20 @@ proptest! {
             dropped: Bounded::new(dropped.iter().copied().map(LeafIndex::new).collect()).expect("few"),
             appended: Bounded::new(added.clone()).expect("few"),
         };
+        let tried = tree.change(change.keep, &change.dropped, &change.appended);
+        prop_assert_eq!(&tree, &before);
         prop_assert_eq!(tree.apply(&change).is_err(), bad);
+        prop_assert_eq!(tried.is_err(), bad);
         if bad {
             prop_assert_eq!(tree, before);
         } else {
+            let tried = tried.expect("not bad");
+            prop_assert_eq!((tried.root(), tried.bytes(), tried.len()), (tree.root(), tree.bytes(), tree.len()));
             model.truncate(usize::try_from(keep).expect("small"));
             dropped.iter().for_each(|&at| model[usize::try_from(at).expect("small")] = None);
             model.extend(added);
             prop_assert_eq!(tree.root(), naive_root(&model));
+            prop_assert_eq!(SumTree::from_leaves(model.iter().map(Option::as_ref)), Ok(tree));
         }
     }
 }
