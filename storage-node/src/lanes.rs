@@ -14,14 +14,17 @@
 //! slices: the store refuses an update that names one it does not have.
 
 mod chain;
+mod change;
+
+pub use change::Change;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
 
-use tallow_proofs::lane::SumTree;
-use tallow_types::commit::{Countersignature, Countersigned, Fence, LaneChange, Leaf, Rank, SignedCommit};
+use tallow_proofs::lane::{Changed, SumTree};
+use tallow_types::commit::{Countersignature, Countersigned, Fence, Leaf, Rank, SignedCommit};
 use tallow_types::fault::{Code, Fault};
 use tallow_types::limits::COMMIT_CHAIN_MAX;
 use tallow_types::sign::{BadSignature, Keypair};
@@ -65,7 +68,7 @@ pub enum Event {
         /// Commits up to it.
         chain: Vec<SignedCommit>,
         /// How the lane gets there.
-        change: LaneChange,
+        change: Change,
     },
 }
 
@@ -167,7 +170,7 @@ pub struct Step {
 enum Next {
     Same,
     Row(LaneRow),
-    Commit { row: LaneRow, tree: SumTree, change: LaneChange, commits: Vec<KeptCommit> },
+    Commit { row: LaneRow, changed: Changed, change: Change, commits: Vec<KeptCommit> },
 }
 
 /// A lane as its seeder knows it.
@@ -292,21 +295,21 @@ impl Lane {
         match step.next {
             Next::Same => {}
             Next::Row(row) => self.row = row,
-            Next::Commit { row, tree, change, commits } => {
+            Next::Commit { row, changed, change, commits } => {
                 let keep = usize::try_from(change.keep.get()).expect("checked against the leaves in memory");
                 for leaf in self.leaves.drain(keep..).flatten() {
                     self.stripes.remove(&leaf.stripe);
                 }
-                for index in change.dropped.iter() {
+                for index in &change.dropped {
                     let at = usize::try_from(index.get()).expect("checked against the leaves in memory");
                     if let Some(leaf) = self.leaves[at].take() {
                         self.stripes.remove(&leaf.stripe);
                     }
                 }
                 self.stripes.extend(change.appended.iter().flatten().map(|leaf| leaf.stripe));
-                self.leaves.extend(change.appended.iter().copied());
+                self.leaves.extend(change.appended);
                 self.row = row;
-                self.tree = tree;
+                self.tree.accept(changed);
                 self.commits.extend(commits);
                 let surplus = self.commits.len().saturating_sub(COMMIT_CHAIN_MAX);
                 self.commits.drain(..surplus);
@@ -369,7 +372,7 @@ impl Lane {
         grant: &Grant,
         caller: PublicKey,
         chain: Vec<SignedCommit>,
-        change: LaneChange,
+        change: Change,
     ) -> Result<Step, Refusal> {
         let target = &chain.last().ok_or(Refusal::Malformed("there is no commit to countersign"))?.commit;
         self.authorise(grant, caller, target.lease)?;
@@ -390,7 +393,7 @@ impl Lane {
             return Err(Refusal::Lost { floor });
         }
         let linked = chain::check(self.key.contract, self.row.newest, grant, &chain)?;
-        let tree = self.changed(grant, target, &change, linked)?;
+        let changed = self.changed(grant, target, &change, linked)?;
         let row = LaneRow {
             fence: target.lease,
             newest: Some((hash, rank)),
@@ -416,17 +419,17 @@ impl Lane {
             rebased: !linked || self.row.newest.is_none(),
             ..LaneUpdate::row(self.key, row.clone())
         };
-        Ok(Step { update: Some(update), answer, next: Next::Commit { row, tree, change, commits } })
+        Ok(Step { update: Some(update), answer, next: Next::Commit { row, changed, change, commits } })
     }
 
-    /// The tree after a change, if it is what the commit names.
+    /// What a change makes of the tree, if that is what the commit names.
     fn changed(
         &self,
         grant: &Grant,
         target: &tallow_types::commit::Commit,
-        change: &LaneChange,
+        change: &Change,
         linked: bool,
-    ) -> Result<SumTree, Refusal> {
+    ) -> Result<Changed, Refusal> {
         if target.slots.len() != grant.slots {
             return Err(Refusal::Lane("number of slots"));
         }
@@ -437,8 +440,8 @@ impl Lane {
         if linked && change.keep != self.tree.len() {
             return Err(Refusal::Lane("only the first commit of a lease may leave others behind"));
         }
-        let mut tree = self.tree.clone();
-        tree.apply(change).map_err(|_| Refusal::Lane("change does not fit the lane"))?;
+        let changed = self.tree.change(change.keep, &change.dropped, &change.appended);
+        let changed = changed.map_err(|_| Refusal::Lane("change does not fit the lane"))?;
         let gone: BTreeSet<_> = self.removed(change).iter().map(|(_, leaf)| leaf.stripe).collect();
         let mut new = BTreeSet::new();
         for Leaf { stripe, .. } in change.appended.iter().flatten() {
@@ -446,17 +449,17 @@ impl Lane {
                 return Err(Refusal::Lane("a stripe has two leaves"));
             }
         }
-        if tree.len() != target.leaves {
+        if changed.len() != target.leaves {
             return Err(Refusal::Lane("number of leaves"));
         }
-        if tree.root() != slot.root || tree.bytes() != slot.bytes {
+        if changed.root() != slot.root || changed.bytes() != slot.bytes {
             return Err(Refusal::Lane("root or bytes"));
         }
-        Ok(tree)
+        Ok(changed)
     }
 
     /// Leaves that a change takes away.
-    fn removed(&self, change: &LaneChange) -> Vec<(LeafIndex, Leaf)> {
+    fn removed(&self, change: &Change) -> Vec<(LeafIndex, Leaf)> {
         let named = |at: u64| {
             let leaf = self.leaves.get(usize::try_from(at).ok()?).copied().flatten()?;
             Some((LeafIndex::new(at), leaf))

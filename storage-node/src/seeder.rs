@@ -7,6 +7,8 @@ mod accept;
 mod duty;
 mod funds;
 mod pending;
+mod sign;
+mod staging;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +18,7 @@ use tallow_consensus::Chain;
 use tallow_ledger::key;
 use tallow_ledger::record::{Contract, Head, Seeder as SeederRecord};
 use tallow_types::codec::Tagged;
-use tallow_types::commit::{Rank, SignedCommit};
+use tallow_types::commit::Rank;
 use tallow_types::fault::{Code, Fault};
 use tallow_types::limits::LANE_STAGING_MAX;
 use tallow_types::sign::Keypair;
@@ -24,12 +26,14 @@ use tallow_types::wire::LaneState;
 use tallow_types::{Bounded, Bytes, ContractId, PublicKey, SeederId, SlotIndex, decode};
 
 use self::pending::Pending;
-use crate::lanes::{Answer, Event, Grant, Lane};
+use self::staging::Staging;
+use crate::lanes::{Grant, Lane};
 use crate::store::{
     LaneKey, LaneRow, LaneUpdate, Origin, PutRequest, ReadError, Slice, SliceStore, WriteError,
 };
 
 pub use duty::{Offered, Terms};
+pub use sign::Asked;
 
 /// A seeder.
 pub struct Seeder {
@@ -42,6 +46,7 @@ pub struct Seeder {
     /// Held while a lane begins or ends here, so that it does one at a time.
     accepting: Mutex<()>,
     pending: Mutex<Pending>,
+    staging: Mutex<Staging>,
 }
 
 impl Seeder {
@@ -56,6 +61,7 @@ impl Seeder {
             adopted: AtomicBool::new(false),
             accepting: Mutex::default(),
             pending: Mutex::default(),
+            staging: Mutex::default(),
         }
     }
 
@@ -195,9 +201,14 @@ impl Seeder {
         let grant = self.check_writer(caller, lane)?;
         let more = slices.iter().fold(0u64, |sum, slice| sum.saturating_add(u64::from(slice.leaf().length)));
         self.check_fuel_for_slices(lane, Bytes::new(more))?;
-        let limit = Bytes::new(grant.room.get().saturating_add(LANE_STAGING_MAX));
+        let request = self.put_request(lane, slices, grant.room)?;
+        self.store.put(request).map_err(refused)
+    }
+
+    fn put_request(&self, lane: LaneKey, slices: Vec<Slice>, room: Bytes) -> Result<PutRequest, Fault> {
+        let limit = Bytes::new(room.get().saturating_add(LANE_STAGING_MAX));
         let epoch = self.head()?.epoch.epoch;
-        self.store.put(PutRequest { lane, slices, epoch, limit }).map_err(refused)
+        Ok(PutRequest { lane, slices, epoch, limit })
     }
 
     /// Whether a caller may store slices of a lane.
@@ -210,36 +221,6 @@ impl Seeder {
             return Err(Fault::new(code, "only the device that holds the write lease stores slices"));
         }
         Ok(grant)
-    }
-
-    /// Runs the rules of a lane on an event, durably.
-    ///
-    /// # Errors
-    /// A fault for the wire; nothing was promised.
-    pub fn handle(
-        &self,
-        caller: PublicKey,
-        key: LaneKey,
-        event: Event,
-    ) -> Result<(Answer, LaneState), Fault> {
-        let grant = self.grant(key)?;
-        let own = self.own(key, &grant)?;
-        self.notice(key, &own, &grant)?;
-        // A panic inside a step leaves the lane as it was: it changes in `apply` alone, after everything that can fail.
-        let mut lane = lock(&own);
-        if let Event::Countersign { chain, .. } = &event
-            && let Some(SignedCommit { commit, .. }) = chain.last()
-            && commit.slots.get(usize::from(key.slot.get())).is_some_and(|slot| slot.bytes > lane.bytes())
-        {
-            self.check_fuel_for_commit(key, commit)?;
-        }
-        let mut step = lane.handle(&self.keypair, &grant, caller, event)?;
-        if let Some(update) = step.update.take() {
-            self.store.update_lane(update).map_err(refused)?;
-        }
-        let answer = lane.apply(step);
-        let state = self.state(key, &lane)?;
-        Ok((answer, state))
     }
 
     /// Writes down that records are older than what the ledger has from this seeder.

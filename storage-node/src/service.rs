@@ -92,6 +92,8 @@ impl StorageService {
             Request::Hello { chain } => self.hello(chain),
             Request::Store { .. }
             | Request::Countersign { .. }
+            | Request::Commit { .. }
+            | Request::Stage { .. }
             | Request::Fence { .. }
             | Request::Lane { .. }
             | Request::Commits { .. }

@@ -262,6 +262,14 @@ impl SliceStore {
         self.wait(|done| Job::Lane(Box::new(update), done))
     }
 
+    /// Keeps slices and writes what their lane promises with them, in one step; returns once both are durable.
+    ///
+    /// # Errors
+    /// See [`WriteError`]: the lane is as it was. Slices may have been kept.
+    pub fn put_with_lane(&self, request: PutRequest, update: LaneUpdate) -> Result<(), WriteError> {
+        self.wait(|done| Job::Commit(request, Box::new(update), done))
+    }
+
     /// Asks `judge` about slices that are in no commit, and frees at most `limit` of them.
     ///
     /// # Errors

@@ -46,6 +46,12 @@ pub const RECORD_CHANGES_MAX: usize = 1 << 20;
 pub const COMMIT_CHANGES_MAX: usize = 8192;
 /// Most commits in the chain that a seeder is shown to reach a newer one.
 pub const COMMIT_CHAIN_MAX: usize = 64;
+/// Most leaves in one page of a lane that is shown in pages.
+pub const STAGE_PAGE_MAX: usize = 16 << 10;
+/// Most leaves that wait in the memory of one seeder for the commits that they belong to: some 56 bytes each.
+pub const STAGED_LEAVES_MAX: usize = 1 << 22;
+/// Most slices that come with their commit.
+pub const COMMIT_SLICES_MAX: usize = 16;
 /// Deepest owner policy.
 pub const POLICY_DEPTH_MAX: usize = 8;
 /// Most nodes in an owner policy.

@@ -14,8 +14,8 @@ use crate::id::{
     BlockHash, ChainId, CommitHash, ContractId, IdempotencyKey, SeederId, Signature, StripeId, TxId,
 };
 use crate::limits::{
-    ADDRESSES_MAX, BATCH_SLICES_MAX, BLOCKS_PAGE_MAX, COMMIT_CHAIN_MAX, FRAME_HEADER_MAX, PAGE_MAX,
-    SNAPSHOT_PIECE_MAX, STATE_KEY_MAX, STATE_VALUE_MAX,
+    ADDRESSES_MAX, BATCH_SLICES_MAX, BLOCKS_PAGE_MAX, COMMIT_CHAIN_MAX, COMMIT_SLICES_MAX, FRAME_HEADER_MAX,
+    PAGE_MAX, SNAPSHOT_PIECE_MAX, STAGE_PAGE_MAX, STATE_KEY_MAX, STATE_VALUE_MAX,
 };
 use crate::tagged;
 use crate::unit::{Bytes, DurationMs, Epoch, Height, Incarnation, LeafIndex, Lease, SlotIndex, TimeMs};
@@ -148,6 +148,34 @@ pub enum Request {
         /// How many.
         epochs: u32,
     },
+    /// Remember a page of leaves that a `Commit` will append, for a change that is too long for one message. Not durable:
+    /// gone with the lease, with a restart, or when others need the memory. Lease holder only.
+    Stage {
+        /// The contract.
+        contract: ContractId,
+        /// The slot.
+        slot: SlotIndex,
+        /// Leaves that the change keeps from the front.
+        keep: LeafIndex,
+        /// The first leaf of this page. Pages follow one another; the one from `keep` on begins anew.
+        from: LeafIndex,
+        /// The page; `None` for an empty leaf.
+        leaves: Bounded<Option<Leaf>, STAGE_PAGE_MAX>,
+    },
+    /// Store these slices and countersign the last commit of `chain`, in one step; the payload is the slices' bytes. Lease
+    /// holder only.
+    Commit {
+        /// The slot.
+        slot: SlotIndex,
+        /// As for `Countersign`.
+        chain: Bounded<SignedCommit, COMMIT_CHAIN_MAX>,
+        /// As for `Countersign`.
+        change: LaneChange,
+        /// Whether what was staged behind `change.keep` comes before what the change appends.
+        staged: bool,
+        /// What each slice is, in the order of their bytes; all of them are among those that the change appends.
+        slices: Bounded<Leaf, COMMIT_SLICES_MAX>,
+    },
 }
 tagged!(Request, b"RQ", 1, "request", FRAME_HEADER_MAX);
 
@@ -172,7 +200,7 @@ pub enum Response {
     },
     /// All slices are durable.
     Stored,
-    /// The lane is durable as the commit says.
+    /// The lane is durable as the commit says. Answers `Commit` too.
     Countersigned {
         /// The countersignature.
         signature: Countersignature,
@@ -243,6 +271,8 @@ pub enum Response {
         /// The epoch now.
         epoch: Epoch,
     },
+    /// The page is remembered.
+    Staged,
 }
 tagged!(Response, b"RS", 1, "response", FRAME_HEADER_MAX);
 

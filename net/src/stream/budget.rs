@@ -117,7 +117,11 @@ impl Budget {
 
     /// Learns from an answer of the service that the peer holds a lease here.
     pub(crate) fn learn(&self, peer: PublicKey, response: &Response) {
-        if !matches!(response, Response::Stored | Response::Countersigned { .. } | Response::Fenced { .. }) {
+        let needs_lease = matches!(
+            response,
+            Response::Stored | Response::Countersigned { .. } | Response::Fenced { .. } | Response::Staged
+        );
+        if !needs_lease {
             return;
         }
         let mut known = self.lock_known();

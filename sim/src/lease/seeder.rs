@@ -184,7 +184,7 @@ impl Seeder {
                 return Work::Tell(asker, Told::Commits(commits));
             }
             Ask::Fence(lease) => Event::Fence { lease },
-            Ask::Countersign { chain, change } => Event::Countersign { chain, change },
+            Ask::Countersign { chain, change } => Event::Countersign { chain, change: change.into() },
         };
         let lane = match &mut self.lane {
             Some(lane) => lane,

@@ -2,7 +2,7 @@
 
 mod orders;
 
-use tallow_types::commit::{Commit, SlotState};
+use tallow_types::commit::{Commit, LaneChange, SlotState};
 use tallow_types::{
     Bounded, BoundedBytes, ContractId, Incarnation, LaneRoot, Sequence, SliceRoot, SlotIndex,
 };
@@ -87,7 +87,8 @@ fn founder() -> Lane {
 
 fn ask(lane: &Lane, grant: &Grant, commits: &[&SignedCommit], change: LaneChange) -> Result<Step, Refusal> {
     let chain = commits.iter().map(|signed| (*signed).clone()).collect();
-    lane.handle(&seeder(0), grant, device(1).public(), Event::Countersign { chain, change })
+    let event = Event::Countersign { chain, change: change.into() };
+    lane.handle(&seeder(0), grant, device(1).public(), event)
 }
 
 fn sign(commit: Commit) -> SignedCommit {

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tallow_net::Reply;
-use tallow_types::PublicKey;
-use tallow_types::commit::Leaf;
+use tallow_types::commit::{LaneChange, Leaf, SignedCommit};
 use tallow_types::fault::{Code, Fault};
-use tallow_types::limits::PAGE_MAX;
+use tallow_types::limits::{COMMIT_CHAIN_MAX, COMMIT_SLICES_MAX, PAGE_MAX};
 use tallow_types::wire::{Request, Response};
+use tallow_types::{Bounded, PublicKey, SlotIndex};
 
 use super::{StorageService, place};
-use crate::lanes::{Answer, Event};
-use crate::seeder::{Seeder, blocking, fitted, unread};
+use crate::seeder::{Asked, Seeder, blocking, fitted, unread};
 use crate::store::{LaneKey, Slice};
 
 pub(super) async fn answer(
@@ -38,13 +37,31 @@ pub(super) async fn answer(
             Ok(Response::Stored.into())
         }
         Request::Countersign { slot, chain, change } => {
-            let first = chain.first().map(|signed| signed.commit.contract);
-            let contract = first.ok_or_else(|| Fault::new(Code::Malformed, "there is no commit"))?;
-            let event = Event::Countersign { chain: chain.into_vec(), change };
-            step(service, seeder, from, LaneKey { contract, slot }, event).await
+            let asked = Message { chain, change, staged: false, slices: Bounded::empty() };
+            countersign(service, seeder, from, slot, (asked, payload)).await
+        }
+        Request::Commit { slot, chain, change, staged, slices } => {
+            let asked = Message { chain, change, staged, slices };
+            countersign(service, seeder, from, slot, (asked, payload)).await
+        }
+        Request::Stage { contract, slot, keep, from: first, leaves } => {
+            let key = LaneKey { contract, slot };
+            let stage = || {
+                let leaves = leaves.to_vec();
+                on_disk(service, seeder, move |seeder| seeder.stage(from, key, (keep, first), leaves))
+            };
+            service.when_known(stage).await?;
+            Ok(Response::Staged.into())
         }
         Request::Fence { contract, slot, lease } => {
-            step(service, seeder, from, LaneKey { contract, slot }, Event::Fence { lease }).await
+            let key = LaneKey { contract, slot };
+            let fence = || on_disk(service, seeder, move |seeder| seeder.fence(from, key, lease));
+            let Some((fence, signature, lane)) = service.when_known(fence).await? else {
+                let text =
+                    "this seeder has no records of the lane; it counts when it has countersigned a base";
+                return Err(Fault::new(Code::NotFound, text));
+            };
+            Ok(Response::Fenced { fence, signature, lane }.into())
         }
         Request::Lane { contract, slot } => {
             let key = LaneKey { contract, slot };
@@ -87,28 +104,40 @@ async fn on_disk<T: Send + 'static>(
     blocking(move || work(&seeder)).await
 }
 
-/// Runs one step of a lane. Once begun it runs to its end on its own thread, whether or not the caller still waits.
-async fn step(
+/// A request to countersign, with or without what comes before.
+#[derive(Clone)]
+struct Message {
+    chain: Bounded<SignedCommit, COMMIT_CHAIN_MAX>,
+    change: LaneChange,
+    staged: bool,
+    slices: Bounded<Leaf, COMMIT_SLICES_MAX>,
+}
+
+/// Once begun it runs to its end on its own thread, whether or not the caller still waits.
+async fn countersign(
     service: &StorageService,
     seeder: &Arc<Seeder>,
     from: PublicKey,
-    key: LaneKey,
-    event: Event,
+    slot: SlotIndex,
+    (message, payload): (Message, Bytes),
 ) -> Result<Reply, Fault> {
-    let (answer, lane) = service
-        .when_known(|| {
-            let event = event.clone();
-            on_disk(service, seeder, move |seeder| seeder.handle(from, key, event))
+    let first = message.chain.first().map(|signed| signed.commit.contract);
+    let contract = first.ok_or_else(|| Fault::new(Code::Malformed, "there is no commit"))?;
+    let key = LaneKey { contract, slot };
+    let sign = || {
+        let (Message { chain, change, staged, slices }, payload) = (message.clone(), payload.clone());
+        on_disk(service, seeder, move |seeder| {
+            if !slices.is_empty() {
+                // Who may not store shall not make this node hash.
+                seeder.check_writer(from, key)?;
+            }
+            let slices = cut(&slices, payload)?;
+            let asked = Asked { chain: chain.into_vec(), change: change.into(), staged, slices };
+            seeder.countersign(from, key, asked)
         })
-        .await?;
-    match answer {
-        Answer::Fenced { fence, signature } => Ok(Response::Fenced { fence, signature, lane }.into()),
-        Answer::Countersigned(signature) => Ok(Response::Countersigned { signature }.into()),
-        Answer::Silent => {
-            let text = "this seeder has no records of the lane; it counts when it has countersigned a base";
-            Err(Fault::new(Code::NotFound, text))
-        }
-    }
+    };
+    let signature = service.when_known(sign).await?;
+    Ok(Response::Countersigned { signature }.into())
 }
 
 /// Cuts a payload into the slices that it was announced to hold.

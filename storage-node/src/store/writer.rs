@@ -37,6 +37,7 @@ const GROUP_JOBS: usize = 1024;
 pub(super) enum Job {
     Put(PutRequest, Done<()>),
     Lane(Box<LaneUpdate>, Done<()>),
+    Commit(PutRequest, Box<LaneUpdate>, Done<()>),
     Sweep { limit: usize, judge: Judge, done: Done<Swept> },
     RemoveLane { lane: LaneKey, limit: usize, done: Done<Swept> },
     Damaged(SliceKey),
@@ -45,7 +46,7 @@ pub(super) enum Job {
 impl Job {
     pub(super) fn refuse(self, error: &WriteError) {
         match self {
-            Self::Put(_, done) | Self::Lane(_, done) => done(Err(error.clone())),
+            Self::Put(_, done) | Self::Lane(_, done) | Self::Commit(_, _, done) => done(Err(error.clone())),
             Self::Sweep { done, .. } | Self::RemoveLane { done, .. } => done(Err(error.clone())),
             Self::Damaged(_) => {}
         }
@@ -53,7 +54,9 @@ impl Job {
 
     fn weight(&self) -> usize {
         match self {
-            Self::Put(request, _) => request.slices.iter().map(|slice| slice.bytes.len()).sum(),
+            Self::Put(request, _) | Self::Commit(request, ..) => {
+                request.slices.iter().map(|slice| slice.bytes.len()).sum()
+            }
             _ => 0,
         }
     }
@@ -194,6 +197,10 @@ impl Writer {
                 conclude(outcome, done, finishes)
             }
             Job::Lane(update, done) => conclude(lane(&update, tables, group), done, finishes),
+            Job::Commit(request, update, done) => {
+                let outcome = self.put(&request, tables, group);
+                conclude(outcome.and_then(|()| lane(&update, tables, group)), done, finishes)
+            }
             Job::Sweep { limit, mut judge, done } => {
                 conclude(sweep(limit, &mut judge, tables, group), done, finishes)
             }

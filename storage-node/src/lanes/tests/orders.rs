@@ -240,7 +240,7 @@ impl Sim {
         }
         let from = newest.map(|newest| self.commits[&newest].1.clone()).unwrap_or_default();
         let linked = linked && from.len() <= self.commits[&tip].1.len();
-        Event::Countersign { chain, change: change_between(&from, &self.commits[&tip].1, linked) }
+        Event::Countersign { chain, change: change_between(&from, &self.commits[&tip].1, linked).into() }
     }
 
     fn lose(&mut self, n: usize) {
