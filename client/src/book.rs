@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use redb::WriteTransaction;
 use tallow_proofs::lane::SumTree;
 use tallow_seal::catalog::Catalog;
 use tallow_seal::entry::{Content, Entry, Kind};
@@ -74,6 +75,12 @@ impl Book {
             Some(row) => row.leaf(slot).map(Some).ok_or(leaf),
         };
         self.rows.iter().map(known).collect()
+    }
+
+    /// The leaves of a lane from an index on, if their roots are known.
+    pub fn leaves_from(&self, slot: SlotIndex, from: LeafIndex) -> Option<Vec<Option<Leaf>>> {
+        let leaf = |(_, row): (_, Option<&Row>)| row.map_or(Some(None), |row| row.leaf(slot).map(Some));
+        self.rows.from(from).map(leaf).collect()
     }
 
     /// Root and bytes of every slot; `Err` names a leaf of which a root is not known, or that no lane can have.
@@ -149,16 +156,18 @@ impl Book {
     }
 
     /// Writes what has changed since the last save: entries by path, and stripes.
-    pub fn save_changes(&mut self, db: &Db, paths: &BTreeSet<BlobPath>) -> Result<(), LocalError> {
+    pub fn put_changes(
+        &mut self,
+        tx: &WriteTransaction,
+        paths: &BTreeSet<BlobPath>,
+    ) -> Result<(), LocalError> {
         let Some(stored) = self.stored() else { return Ok(()) };
         let written = self.rows.written();
         let rows: Vec<_> = written.iter().map(|leaf| (leaf.get(), self.row(*leaf).cloned())).collect();
-        db.write(|tx| {
-            let entries = paths.iter().map(|path| (path.as_str(), self.catalog.get(path)));
-            db::put_names(tx, db::ENTRIES, entries)?;
-            db::put_stripes(tx, self.leaves().get(), rows.iter().map(|(leaf, row)| (*leaf, row)))?;
-            db::put_named(tx, db::META, STATE, &stored)
-        })
+        let entries = paths.iter().map(|path| (path.as_str(), self.catalog.get(path)));
+        db::put_names(tx, db::ENTRIES, entries)?;
+        db::put_stripes(tx, self.leaves().get(), rows.iter().map(|(leaf, row)| (*leaf, row)))?;
+        db::put_named(tx, db::META, STATE, &stored)
     }
 }
 

@@ -385,7 +385,7 @@ impl Inner {
             keeper: Keeper::new(keeper, core),
             packer: Packer::new(profile, tuning.stripe_bytes, self.db.clone()),
             uplink,
-            poster: Poster::start(self.chain.clone()),
+            poster: Poster::start(self.chain.clone(), Duration::from_millis(params.epoch.get()) / 4),
             identity: options.identity.clone(),
             network: options.chain,
             contract: self.contract,
@@ -395,6 +395,7 @@ impl Inner {
             tuning: tuning.clone(),
             clock: options.clock.clone(),
             active: AtomicUsize::new(0),
+            looked: Mutex::default(),
         });
         let book = Book::load(&self.db)?.unwrap_or_default();
         let (commands, queue) = mpsc::channel(256);
@@ -409,6 +410,10 @@ impl Writer {
     /// Takes the lease, so that what is sent finds its way.
     pub async fn ready(&self) -> Result<(), SessionError> {
         let _alive = &self.tasks;
+        let (uplink, quorum) = (&self.works.uplink, usize::from(self.works.profile.quorum()));
+        if *uplink.open.borrow() && uplink.seats().len() >= quorum {
+            return Ok(());
+        }
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Ready(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?

@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use redb::backends::InMemoryBackend;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
+use redb::{
+    Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
+};
 use tallow_types::id::{AccountId, ChainId};
 
 use crate::error::LocalError;
@@ -133,6 +135,24 @@ impl Db {
         let value = body(&tx)?;
         tx.commit().map_err(failed)?;
         Ok(value)
+    }
+
+    /// A write transaction that readers here see at once, and a crash may undo until [`Db::sync`] or the next durable one:
+    /// for what can be learnt again.
+    pub fn write_soft<T>(
+        &self,
+        body: impl FnOnce(&WriteTransaction) -> Result<T, LocalError>,
+    ) -> Result<T, LocalError> {
+        let mut tx = self.database.begin_write().map_err(failed)?;
+        tx.set_durability(Durability::None).map_err(failed)?;
+        let value = body(&tx)?;
+        tx.commit().map_err(failed)?;
+        Ok(value)
+    }
+
+    /// Makes all transactions so far durable.
+    pub fn sync(&self) -> Result<(), LocalError> {
+        self.write(|_| Ok(()))
     }
 
     /// A value by name, decoded.

@@ -80,6 +80,8 @@ pub struct Tuning {
     pub patience: Duration,
     /// How long a group commit waits for company when several `put`s are under way.
     pub linger: Duration,
+    /// Leaves of a lane that a seeder is shown in one message; at most 8,192 count.
+    pub page_leaves: usize,
     /// Settled stripes not yet in a commit after which a checkpoint commit is made.
     pub checkpoint_stripes: usize,
     /// How long settled stripes may stay outside any commit; `None` takes a third of the network's epoch.
@@ -101,6 +103,7 @@ impl Default for Tuning {
             straggler: Duration::from_secs(2),
             patience: Duration::from_secs(30),
             linger: Duration::from_millis(3),
+            page_leaves: tallow_types::limits::COMMIT_CHANGES_MAX,
             checkpoint_stripes: 8,
             checkpoint_after: None,
             lease_share: None,

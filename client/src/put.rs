@@ -25,7 +25,7 @@ use crate::progress::{Progress, Stage};
 use crate::report::{PutReport, Skipped};
 use crate::source::{Found, Item, Modified, RootError, Source, Walker, Watched, What};
 use crate::write::cell::{Cell, Placement, State};
-use crate::write::committer::{Command, Extent};
+use crate::write::committer::{Command, Extent, Look};
 use crate::write::group::{Draft, DraftKind, Finish};
 use crate::write::packer::Usage;
 
@@ -112,6 +112,9 @@ impl Client {
 
     /// Gives vacant slots to seeders that have come since. Failing at it does not keep a put from succeeding.
     async fn fill_vacant(&self, writer: &Writer, progress: &Arc<dyn Progress>) {
+        if !writer.works.may_look(Look::Vacant) {
+            return;
+        }
         let contract = self.inner.chain.contract(&self.inner.contract).await;
         if !contract.is_ok_and(|contract| contract.is_some_and(|contract| contract.vacant().next().is_some()))
         {
@@ -129,7 +132,7 @@ impl Client {
     /// Keeps the default fuel at its default duration: what a put adds is paid for as long as what was there. What was put
     /// is safe whether this works or not, so its failure is only noted.
     async fn top_up(&self, writer: &Writer) {
-        if self.inner.options.contract.fuel.is_some() {
+        if self.inner.options.contract.fuel.is_some() || !writer.works.may_look(Look::Fuel) {
             return;
         }
         if let Err(error) = self.try_top_up(writer).await {

@@ -6,6 +6,7 @@
 //! ```
 //! Memory: `Tuning::stripes_in_flight` coded stripes, one open stream, and what the put threads hold.
 
+pub(crate) mod carry;
 pub(crate) mod cell;
 pub(crate) mod commit;
 pub(crate) mod committer;

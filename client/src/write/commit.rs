@@ -4,15 +4,20 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
+use tallow_proofs::lane::{Changed, SumTree};
+use tallow_seal::chunk::ChunkId;
 use tallow_seal::head::{Place, Which, seal_head};
+use tallow_seal::path::BlobPath;
 use tallow_types::codec::Bounded;
-use tallow_types::commit::{Commit, Rank, SignedCommit, SlotState};
-use tallow_types::id::CommitHash;
-use tallow_types::unit::{LeafIndex, Sequence};
+use tallow_types::commit::{Commit, Rank, SlotState};
+use tallow_types::id::{CommitHash, Digest};
+use tallow_types::unit::{LeafIndex, Sequence, SlotIndex};
 use tokio::sync::oneshot;
 
-use super::cell::{Cell, Failure, State};
+use super::carry::{Carried, Sent};
+use super::cell::{Cell, State};
 use super::committer::{Committer, DEAD, Session};
 use super::countersign::Verdict;
 use super::group::{
@@ -20,9 +25,10 @@ use super::group::{
 };
 use super::lanes::Made;
 use super::packer::{Closed, Known};
-use super::tail::{Done, Tail};
+use super::tail::Tail;
+use super::uplink::Attempt;
 use crate::db;
-use crate::error::{Explain as _, PutError, SessionError};
+use crate::error::{Explain as _, LocalError, PutError, SessionError};
 use crate::stripes::Row;
 
 /// Data in the open stripe above which it gets a stripe of its own, so that a resume finds it again. Bytes.
@@ -47,7 +53,7 @@ impl From<SessionError> for Trouble {
     }
 }
 
-fn internal(reason: impl std::fmt::Display) -> Trouble {
+pub(crate) fn internal(reason: impl std::fmt::Display) -> Trouble {
     Trouble::Final(SessionError::Internal(reason.to_string()).into())
 }
 
@@ -57,9 +63,12 @@ impl Committer {
         let mut last = SessionError::LeaseLost;
         for _ in 0..TRIES {
             match self.try_group(&mut group).await {
-                Ok(acked) => {
+                Ok((acked, paths)) => {
                     for finish in group {
                         let _gone = finish.reply.send(Ok(acked.clone()));
+                    }
+                    if let Err(error) = self.save(&paths) {
+                        tracing::warn!(%error, "the local database could not be written");
                     }
                     return;
                 }
@@ -70,7 +79,8 @@ impl Committer {
         tell_all(group, last.into());
     }
 
-    async fn try_group(&mut self, group: &mut Vec<Finish>) -> Result<Acked, Trouble> {
+    /// With the paths that it changed.
+    async fn try_group(&mut self, group: &mut Vec<Finish>) -> Result<(Acked, BTreeSet<BlobPath>), Trouble> {
         self.ensure_session().await?;
         let works = self.works.clone();
         if works.packer.open_len() > SHARED_TAIL_MAX
@@ -86,7 +96,11 @@ impl Committer {
             if let Some(stripe) = open.close() {
                 works.uplink.send_apart(Closed { cell: tail_cell, stripe }, None);
             }
-            return if is_lost { Err(Trouble::Again(SessionError::LeaseLost)) } else { Ok(Acked::default()) };
+            return if is_lost {
+                Err(Trouble::Again(SessionError::LeaseLost))
+            } else {
+                Ok(Default::default())
+            };
         }
         let fresh = Fresh::new(works.uplink.settled(), self.book.leaves());
         let tail_leaf = fresh.end(self.book.leaves());
@@ -105,8 +119,7 @@ impl Committer {
             Ok(mut acked) => {
                 self.look_for_dead = true;
                 acked.dead_stripes = self.dead.len() as u64;
-                self.save(&paths).map_err(|error| Trouble::Final(SessionError::from(error).into()))?;
-                Ok(acked)
+                Ok((acked, paths))
             }
             Err(trouble) => {
                 staged.revert(&mut self.book.catalog);
@@ -155,7 +168,7 @@ impl Committer {
     }
 
     /// Waits for a stripe; `None` if the lease goes first: whoever waits then is the one who has to get it back.
-    async fn settled_or_lost(&self, cell: &Cell) -> Option<State> {
+    pub async fn settled_or_lost(&self, cell: &Cell) -> Option<State> {
         let mut held = self.works.keeper.held.subscribe();
         tokio::select! {
             biased;
@@ -202,41 +215,9 @@ impl Committer {
         count_records(&mut repair, leaves);
         catalog.log.head = heads[0];
         repair.log.head = heads[1];
-        let tail = self.send_tail(stripes).await?;
+        let (tail, carried) = self.tail(stripes).await?;
         let heads = Some(Heads { catalog: catalog.log, repair: repair.log, is_covering: true });
-        Ok(Plan { fresh, tail, heads, dropped })
-    }
-
-    /// The stripes of a tail that comes to nothing. Blobs may lie in the first of them: it goes on, and a later commit takes it
-    /// in as it is.
-    fn set_aside(&self, tail: &[Arc<Cell>]) {
-        let Some((first, records)) = tail.split_first() else { return };
-        self.works.uplink.register(first);
-        records.iter().for_each(|cell| self.works.uplink.give_up(cell));
-    }
-
-    async fn send_tail(&self, stripes: Vec<Done>) -> Result<Vec<(Arc<Cell>, Arc<Row>)>, Trouble> {
-        let mut cells = Vec::with_capacity(stripes.len());
-        for Done { closed, stripe } in stripes {
-            cells.push(closed.cell.clone());
-            self.works.uplink.send_apart(closed, Some(stripe));
-        }
-        let mut sent = Vec::with_capacity(cells.len());
-        for cell in &cells {
-            match self.settled_or_lost(cell).await {
-                Some(State::Settled(row)) => sent.push((cell.clone(), row)),
-                Some(State::Failed(Failure::Lost)) | None => {
-                    self.set_aside(&cells);
-                    return Err(Trouble::Again(SessionError::LeaseLost));
-                }
-                Some(State::Failed(failure)) => {
-                    self.set_aside(&cells);
-                    return Err(Trouble::Final(failure.into()));
-                }
-                Some(_) => return Err(internal("a stripe of records is in a commit already")),
-            }
-        }
-        Ok(sent)
+        Ok(Plan { fresh, tail, carried, heads, dropped })
     }
 
     /// Makes a commit out of a plan, has it countersigned, and brings the book to it. On trouble the book's rows are as they
@@ -244,6 +225,7 @@ impl Committer {
     pub async fn commit(&mut self, plan: Plan) -> Result<Acked, Trouble> {
         let works = self.works.clone();
         let Some(mut session) = self.session.take() else {
+            self.put_back(plan);
             return Err(Trouble::Again(SessionError::LeaseLost));
         };
         let before = self.book.leaves();
@@ -254,28 +236,24 @@ impl Committer {
         for row in added {
             rows.push(Row::clone(row));
         }
-        let signed = self.make(&mut session, &plan, before);
-        let verdict = match signed {
-            Ok(_) => {
-                let patience = (works.tuning.straggler, works.tuning.patience);
-                session
-                    .lanes
-                    .countersign((&session.fetcher, &works.uplink), &works.network, &self.book, patience)
-                    .await
-            }
+        let changes = match self.make(&mut session, &plan, before) {
+            Ok(changes) => changes,
             Err(trouble) => {
                 self.undo_rows(before, saved);
                 works.keeper.broken().await;
+                self.put_back(plan);
                 return Err(trouble);
             }
         };
+        let shown = (&self.book, plan.carried.as_ref());
+        let everybody = (&session.fetcher, &works.uplink);
+        let verdict = session.lanes.countersign(everybody, &works.network, shown, &works.waits()).await;
         let (have, need) = (verdict.signatures.len(), usize::from(works.profile.quorum()));
         if have < need {
             self.undo_rows(before, saved);
-            let tail: Vec<_> = plan.tail.iter().map(|(cell, _)| cell.clone()).collect();
-            self.set_aside(&tail);
             works.keeper.broken().await;
             works.uplink.set_gate(false);
+            self.put_back(plan);
             if verdict.is_broken {
                 return Err(Trouble::Again(SessionError::LeaseLost));
             }
@@ -287,7 +265,11 @@ impl Committer {
             }
             return Err(Trouble::Final(PutError::TooFew { have, need, failed }));
         }
+        for ((_, tree), changed) in works.profile.slot_indices().zip(&mut self.trees.1).zip(changes) {
+            tree.accept(changed);
+        }
         let acked = self.acknowledged(&mut session, plan, &verdict);
+        self.trees.0 = self.book.hash();
         self.session = Some(session);
         Ok(acked)
     }
@@ -299,20 +281,18 @@ impl Committer {
         }
     }
 
-    /// Signs the next commit.
-    fn make(&self, session: &mut Session, plan: &Plan, before: LeafIndex) -> Result<SignedCommit, Trouble> {
+    /// Signs the next commit. What it makes of each lane tree is to be taken when it counts.
+    fn make(&self, session: &mut Session, plan: &Plan, first: LeafIndex) -> Result<Vec<Changed>, Trouble> {
         let works = &self.works;
-        let mut slots = Vec::with_capacity(session.trees.len());
-        for (slot, tree) in works.profile.slot_indices().zip(&mut session.trees) {
-            for leaf in &plan.dropped {
-                tree.clear(*leaf).map_err(internal)?;
-            }
-            for (_, row) in self.book.rows.from(before) {
-                let leaf = row.and_then(|row| row.leaf(slot));
-                tree.append(leaf.as_ref()).map_err(internal)?;
-            }
-            slots.push(SlotState { root: tree.root(), bytes: tree.bytes() });
-        }
+        let change = |(slot, tree): (SlotIndex, &SumTree)| {
+            let appended =
+                self.book.leaves_from(slot, first).ok_or_else(|| internal("a root is not known"))?;
+            tree.change(first, &plan.dropped, &appended).map_err(internal)
+        };
+        let changes: Vec<Changed> =
+            works.profile.slot_indices().zip(&self.trees.1).map(change).collect::<Result<_, _>>()?;
+        let slots = changes.iter().map(|changed| SlotState { root: changed.root(), bytes: changed.bytes() });
+        let slots: Vec<SlotState> = slots.collect();
         let (catalog, repair) = match &plan.heads {
             Some(heads) => (heads.catalog.head, heads.repair.head),
             None => (self.book.catalog_log.head, self.book.repair_log.head),
@@ -334,8 +314,8 @@ impl Committer {
         };
         let signed = commit.sign(&works.network, works.identity.device());
         session.sequence += 1;
-        session.lanes.made.push(Made { signed: signed.clone(), dropped: plan.dropped.clone() });
-        Ok(signed)
+        session.lanes.made.push(Made { signed, dropped: plan.dropped.clone() });
+        Ok(changes)
     }
 
     /// The commit counts: the book follows, and everybody who waits for it may know.
@@ -360,6 +340,9 @@ impl Committer {
         for signature in &verdict.signatures {
             self.book.rows.mark_present(signature.slot);
         }
+        if let Some(carried) = &plan.carried {
+            self.tell_of_carried(carried, verdict);
+        }
         for leaf in &plan.dropped {
             self.dead.remove(leaf);
         }
@@ -367,8 +350,6 @@ impl Committer {
         let tail_leaves = (first..).map(LeafIndex::new);
         let fresh = plan.fresh.cells.iter().map(|(cell, row, leaf)| (cell, row, *leaf));
         let tail = plan.tail.iter().zip(tail_leaves).map(|((cell, row), leaf)| (cell, row, leaf));
-        let mut known: Vec<(tallow_seal::chunk::ChunkId, Known)> = Vec::new();
-        let mut digests = Vec::new();
         for (cell, row, leaf) in fresh.chain(tail) {
             for packed in cell.chunks() {
                 let chunk = tallow_seal::chunk::ChunkRef {
@@ -378,45 +359,54 @@ impl Committer {
                     sealed_len: packed.sealed_len,
                     plain_len: packed.plain_len,
                 };
-                known.push((packed.id, (row.stripe, chunk)));
+                self.unsaved.chunks.push((packed.id, (row.stripe, chunk)));
             }
-            digests.extend(cell.digest.get().copied());
+            self.unsaved.attempts.extend(cell.digest.get().copied());
             cell.set(State::Committed { leaf, stripe: row.stripe });
+            works.packer.add_stripes([(leaf, row.stripe)]);
+            self.unsaved.cells.push(cell.clone());
         }
-        self.tell_packer();
-        let rows = known.iter().map(|(id, known)| (id.as_bytes().as_slice(), Some(known)));
-        let indexed = works.db.write(|tx| db::put_keys(tx, db::CHUNKS, rows));
-        let forgotten = works.uplink.forget_attempts(&digests);
-        if let Err(error) = indexed.and(forgotten) {
-            tracing::warn!(%error, "the local index of chunks could not be written");
-        }
-        for (cell, ..) in &plan.fresh.cells {
-            works.packer.arrived(cell);
-        }
-        for (cell, _) in &plan.tail {
-            works.packer.arrived(cell);
-        }
-        let cells =
-            plan.fresh.cells.iter().map(|(cell, ..)| cell).chain(plan.tail.iter().map(|(cell, _)| cell));
+        let cells = plan.fresh.cells.iter().map(|(cell, ..)| cell);
+        let cells = cells.chain(plan.tail.iter().map(|(cell, _)| cell));
         works.uplink.arrived(self.book.rows.bytes().get(), cells.map(|cell| cell.ordinal));
         let signers = u8::try_from(verdict.signatures.len()).unwrap_or(u8::MAX);
         Acked { signers, slots: works.profile.slots(), dead_stripes: 0 }
     }
 
-    /// Writes the book's changes to the local database. It is a cache, but a stale one costs a sync.
-    pub fn save(
-        &mut self,
-        paths: &BTreeSet<tallow_seal::path::BlobPath>,
-    ) -> Result<(), crate::error::LocalError> {
-        self.book.save_changes(&self.works.db, paths)?;
-        self.works.db.set_named(db::META, DEAD, &self.dead)
+    /// Writes what commits changed to the local database, to be made durable soon. It is a cache, but a stale one costs a
+    /// sync.
+    pub fn save(&mut self, paths: &BTreeSet<BlobPath>) -> Result<(), LocalError> {
+        let Unsaved { chunks, attempts, cells } = std::mem::take(&mut self.unsaved);
+        let (none, dead): (Option<&Attempt>, _) = (None, &self.dead);
+        let saved = self.works.db.write_soft(|tx| {
+            self.book.put_changes(tx, paths)?;
+            let known = chunks.iter().map(|(id, known)| (id.as_bytes().as_slice(), Some(known)));
+            db::put_keys(tx, db::CHUNKS, known)?;
+            let done = attempts.iter().map(|digest| (digest.as_bytes().as_slice(), none));
+            db::put_keys(tx, db::ATTEMPTS, done)?;
+            db::put_named(tx, db::META, DEAD, dead)
+        });
+        self.unsynced.get_or_insert_with(Instant::now);
+        // Until here they were found as chunks on their way.
+        cells.iter().for_each(|cell| self.works.packer.arrived(cell));
+        saved
     }
+}
+
+/// What the local database is still to learn.
+#[derive(Default)]
+pub(crate) struct Unsaved {
+    chunks: Vec<(ChunkId, Known)>,
+    attempts: Vec<Digest>,
+    cells: Vec<Arc<Cell>>,
 }
 
 /// What a commit is made of.
 pub(crate) struct Plan {
     pub fresh: Fresh,
-    pub tail: Vec<(Arc<Cell>, Arc<Row>)>,
+    pub tail: Sent,
+    /// The slices of the tail, if they go with the commit.
+    pub carried: Option<Carried>,
     /// New heads; `None` keeps the old ones.
     pub heads: Option<Heads>,
     pub dropped: Vec<LeafIndex>,

@@ -6,18 +6,18 @@
 //! signed, so that no two commits of one rank are ever shown.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tallow_proofs::lane::SumTree;
-use tallow_types::id::StripeId;
+use tallow_types::id::{CommitHash, StripeId};
 use tallow_types::unit::{LeafIndex, Lease, SlotIndex, TimeMs};
 use tokio::sync::{mpsc, oneshot};
 
-use super::cell::State;
-use super::commit::{Plan, Trouble};
-use super::countersign::Lanes;
+use super::cell::{Cell, State};
+use super::commit::{Plan, Trouble, Unsaved};
+use super::countersign::{Lanes, Waits};
 use super::group::{Finish, Fresh};
 use super::lanes::Standing;
 use super::packer::Packer;
@@ -31,6 +31,9 @@ use crate::fetch::Fetcher;
 use crate::options::{Clock, Tuning};
 use crate::seats::{Caller, Seat};
 use crate::sync::{bring, complete};
+
+/// How long what is learnt of commits may stay without being made durable here.
+const SYNC_AFTER: Duration = Duration::from_millis(250);
 
 /// Dead leaves that are known, with the time since when, in the local database.
 pub(crate) const DEAD: &str = "dead";
@@ -54,6 +57,37 @@ pub(crate) struct Works {
     pub clock: Arc<dyn Clock>,
     /// Puts and removals under way.
     pub active: AtomicUsize,
+    /// When the ledger was looked at last.
+    pub looked: Mutex<BTreeMap<Look, Instant>>,
+}
+
+/// What a put looks up on the ledger beside its own work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Look {
+    /// Whether there are vacant slots.
+    Vacant,
+    /// Whether there is fuel enough.
+    Fuel,
+}
+
+impl Works {
+    /// Whether a put should look. Of many under way at once one does, every now and then.
+    pub fn may_look(&self, what: Look) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = Duration::from_millis(self.params.epoch.get()) / 4;
+        let lately = looked.get(&what).is_some_and(|at| at.elapsed() < pause);
+        if lately && self.active.load(Ordering::Relaxed) > 1 {
+            return false;
+        }
+        looked.insert(what, Instant::now());
+        true
+    }
+
+    /// How long to wait for whom when a commit is shown.
+    pub fn waits(&self) -> Waits {
+        let Tuning { straggler, patience, page_leaves, .. } = self.tuning;
+        Waits { straggler, patience, page: page_leaves }
+    }
 }
 
 /// What the committer is asked.
@@ -84,7 +118,6 @@ pub(crate) struct Session {
     pub lease: Lease,
     pub lanes: Lanes,
     pub fetcher: Fetcher,
-    pub trees: Vec<SumTree>,
     pub sequence: u64,
     pub failed: Vec<crate::error::Blame>,
     /// Slots that promised and did not stand at the base.
@@ -97,15 +130,34 @@ pub(crate) struct Committer {
     commands: mpsc::Receiver<Command>,
     pub book: Book,
     pub session: Option<Session>,
+    /// The lane trees of every slot at a commit.
+    pub trees: (CommitHash, Vec<SumTree>),
     pub dead: BTreeMap<LeafIndex, TimeMs>,
     /// Whether something was removed or overwritten since dead stripes were last looked for.
     pub look_for_dead: bool,
+    /// What the local database is still to learn of commits that were made.
+    pub unsaved: Unsaved,
+    /// Stripes on their way that were shown to seeders with a commit that came to nothing, or so it seemed.
+    pub shown: Vec<(Arc<Cell>, StripeId)>,
+    /// Since when the local database has not been made durable.
+    pub unsynced: Option<Instant>,
 }
 
 impl Committer {
     pub fn new(works: Arc<Works>, commands: mpsc::Receiver<Command>, book: Book) -> Self {
         let dead = works.db.named(db::META, DEAD).ok().flatten().unwrap_or_default();
-        Self { works, commands, book, session: None, dead, look_for_dead: true }
+        Self {
+            works,
+            commands,
+            book,
+            session: None,
+            trees: (CommitHash::ZERO, Vec::new()),
+            dead,
+            look_for_dead: true,
+            unsaved: Unsaved::default(),
+            shown: Vec::new(),
+            unsynced: None,
+        }
     }
 
     /// Works until it is stopped or nobody can ask any more.
@@ -127,6 +179,10 @@ impl Committer {
                 _ = ended.changed() => self.checkpoint_if_many().await,
                 () = tokio::time::sleep(pause), if self.has_work() => self.look_after().await,
                 () = tokio::time::sleep(idle), if !self.has_work() && self.session.is_some() => self.rest().await,
+                () = tokio::time::sleep(SYNC_AFTER), if self.unsynced.is_some() => self.sync(),
+            }
+            if self.unsynced.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
+                self.sync();
             }
         }
     }
@@ -192,7 +248,16 @@ impl Committer {
         group
     }
 
+    /// Makes the local database durable. Failing at it costs a sync with the seeders at the next start.
+    fn sync(&mut self) {
+        self.unsynced = None;
+        if let Err(error) = self.works.db.sync() {
+            tracing::warn!(%error, "the local database could not be made durable");
+        }
+    }
+
     async fn stop(&mut self) -> Result<(), SessionError> {
+        self.sync();
         let released = if self.works.keeper.held.borrow().is_some() {
             self.works.keeper.release().await
         } else {
@@ -295,12 +360,17 @@ impl Committer {
             None => Book::default(),
             Some(base) => bring(&fetcher, book, base, works.tuning.straggler).await?,
         };
-        complete(&fetcher, &mut self.book).await?;
         if !is_same {
-            self.book.save_whole(&works.db)?;
             self.look_for_dead = true;
         }
-        let trees = works.profile.slot_indices().map(|slot| self.tree(slot)).collect::<Result<_, _>>()?;
+        if !is_same || self.trees.0 != self.book.hash() || self.trees.1.is_empty() {
+            complete(&fetcher, &mut self.book).await?;
+            let slots = works.profile.slot_indices();
+            self.trees = (self.book.hash(), slots.map(|slot| self.tree(slot)).collect::<Result<_, _>>()?);
+        }
+        if !is_same {
+            self.book.save_whole(&works.db)?;
+        }
         let mut lanes = Lanes::new(begun.base.clone());
         let base = begun.base.as_ref().map(|signed| signed.commit.hash());
         for (seat, newest) in &begun.promised {
@@ -321,7 +391,7 @@ impl Committer {
         let sitting = begun.promised.iter().map(|(seat, _)| seat).chain(&begun.silent);
         let behind = sitting.filter(|seat| is_behind(seat)).map(|seat| seat.slot).collect();
         let (lease, failed) = (begun.lease, begun.failed);
-        Ok(Session { lease, lanes, fetcher, trees, sequence: 0, failed, behind })
+        Ok(Session { lease, lanes, fetcher, sequence: 0, failed, behind })
     }
 
     fn tree(&self, slot: SlotIndex) -> Result<SumTree, SessionError> {
@@ -331,19 +401,24 @@ impl Committer {
         SumTree::from_leaves(leaves.iter().map(Option::as_ref)).map_err(|error| bug(error.to_string()))
     }
 
-    pub fn tell_packer(&self) {
+    fn tell_packer(&self) {
         let stripes: BTreeMap<LeafIndex, StripeId> =
             self.book.rows.iter().filter_map(|(leaf, row)| Some((leaf, row?.stripe))).collect();
         self.works.packer.set_stripes(stripes);
     }
 
     /// Stripes of ours that the base names already: a commit that we thought lost was the base after all.
-    fn adopt_known(&self) {
-        for (cell, row) in self.works.uplink.settled() {
-            let mut known = self.book.rows.iter();
-            let found = known.find(|(_, known)| known.is_some_and(|known| known.stripe == row.stripe));
-            if let Some((leaf, _)) = found {
-                cell.set(State::Committed { leaf, stripe: row.stripe });
+    fn adopt_known(&mut self) {
+        let settled = self.works.uplink.settled().into_iter().map(|(cell, row)| (cell, row.stripe));
+        let ours: Vec<_> = settled.chain(std::mem::take(&mut self.shown)).collect();
+        if ours.is_empty() {
+            return;
+        }
+        let known: BTreeMap<StripeId, LeafIndex> =
+            self.book.rows.iter().filter_map(|(leaf, row)| Some((row?.stripe, leaf))).collect();
+        for (cell, stripe) in ours {
+            if let Some(leaf) = known.get(&stripe) {
+                cell.set(State::Committed { leaf: *leaf, stripe });
                 self.works.packer.arrived(&cell);
                 self.works.uplink.free_room(&cell);
             }
@@ -363,6 +438,7 @@ impl Committer {
         if let Err(error) = self.works.keeper.release().await {
             tracing::warn!(%error, "the lease could not be given back");
         }
+        self.sync();
     }
 
     async fn look_after(&mut self) {
@@ -387,7 +463,7 @@ impl Committer {
         if fresh.cells.is_empty() {
             return Ok(());
         }
-        let plan = Plan { fresh, tail: Vec::new(), heads: None, dropped: Vec::new() };
+        let plan = Plan { fresh, tail: Vec::new(), carried: None, heads: None, dropped: Vec::new() };
         match self.commit(plan).await {
             Ok(_) => self.save(&BTreeSet::new()).map_err(|error| SessionError::from(error).into()),
             Err(Trouble::Again(error)) => Err(error.into()),

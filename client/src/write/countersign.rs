@@ -1,25 +1,32 @@
-//! Countersignatures: showing a commit to every seeder that is in, and collecting what they sign.
+//! Countersignatures: showing a commit to every seeder that is in, with the slices of its last stripe if they are small,
+//! and collecting what they sign.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes as Payload;
-use tallow_types::codec::Bounded;
-use tallow_types::commit::{CommitCertificate, Countersignature, LaneChange, SignedCommit};
+use tallow_types::codec::{Bounded, encode};
+use tallow_types::commit::{CommitCertificate, Countersignature, LaneChange, Leaf, SignedCommit};
 use tallow_types::fault::{Code, Fault};
-use tallow_types::id::{ChainId, ContractId};
+use tallow_types::id::ChainId;
+use tallow_types::limits::{COMMIT_CHANGES_MAX, COMMIT_SLICES_MAX, FRAME_HEADER_MAX, STAGE_PAGE_MAX};
 use tallow_types::unit::{LeafIndex, SlotIndex};
 use tallow_types::wire::{Request, Response};
 
-use super::lanes::{Standing, Trail, path};
+use super::carry::Carried;
+use super::lanes::{Standing, Trail, Way, path};
 use super::uplink::Uplink;
 use crate::book::Book;
 use crate::error::Blame;
 use crate::fetch::Fetcher;
 use crate::gather::gather;
-use crate::seats::{Caller, Seat};
+use crate::seats::Seat;
 use crate::sync::whole_lane;
+
+/// What one leaf takes in a message, and what everything but commits and leaves does. Bytes.
+const LEAF_LEN: usize = 53;
+const SPARE: usize = 4096;
 
 /// Where the lanes of a contract stand under one lease.
 pub(crate) struct Lanes {
@@ -92,19 +99,20 @@ impl Lanes {
         &mut self,
         (fetcher, uplink): (&Fetcher, &Arc<Uplink>),
         network: &ChainId,
-        book: &Book,
-        (straggler, patience): (Duration, Duration),
+        (book, carried): (&Book, Option<&Carried>),
+        waits: &Waits,
     ) -> Verdict {
         let quorum = usize::from(fetcher.profile.quorum());
         let seats = uplink.seats();
         let this: &Self = self;
         let calls = seats.iter().map(|seat| async move {
-            match this.one(fetcher, network, book, seat, patience).await {
+            let showing = Showing { fetcher, network, book, seat, carried, page: waits.page };
+            match this.one(&showing, waits.patience).await {
                 Ok(signature) => Ok((seat, signature)),
                 Err(fault) => Err((seat, fault)),
             }
         });
-        let answers = gather(calls, quorum, straggler).await;
+        let answers = gather(calls, quorum, waits.straggler).await;
         let mut verdict = Verdict { signatures: Vec::new(), failed: Vec::new(), is_broken: false };
         let mut done = Vec::new();
         for answer in answers {
@@ -132,28 +140,27 @@ impl Lanes {
         verdict
     }
 
-    async fn one(
-        &self,
-        fetcher: &Fetcher,
-        network: &ChainId,
-        book: &Book,
-        seat: &Seat,
-        patience: Duration,
-    ) -> Result<Countersignature, Fault> {
+    async fn one(&self, showing: &Showing<'_>, patience: Duration) -> Result<Countersignature, Fault> {
+        let (fetcher, seat) = (showing.fetcher, showing.seat);
         let unknown = || Fault::new(Code::Unreachable, "it does not tell where its lane stands");
         let mut standing = match self.standing.get(&seat.slot) {
             Some(standing) => standing.clone(),
             None => self.ask(fetcher, seat).await.ok_or_else(unknown)?,
         };
-        let target = book.lane(seat.slot);
-        let target = target.map_err(|_| Fault::new(Code::Internal, "a root of its lane is not known"))?;
         let deadline = tokio::time::Instant::now() + patience;
         let mut asked_again = false;
         loop {
-            let Some((chain, change)) = path(&standing, self.base_leaves(), &self.made, &target) else {
-                return Err(Fault::new(Code::WrongCommit, "its lane is too far behind"));
+            let target = |from| showing.book.leaves_from(seat.slot, from);
+            let way = match path(&standing, self.base_leaves(), &self.made, target) {
+                None if matches!(standing, Standing::Base) => {
+                    // More commits behind than are remembered: it may leave the base behind, too.
+                    let leaves = whole_lane(fetcher, seat, self.base_leaves()).await.ok_or_else(unknown)?;
+                    path(&Standing::Elsewhere(leaves), self.base_leaves(), &self.made, target)
+                }
+                way => way,
             };
-            let fault = match sign(&fetcher.caller, fetcher.contract, seat, chain, change, network).await {
+            let way = way.ok_or_else(|| Fault::new(Code::WrongCommit, "its lane is too far behind"))?;
+            let fault = match showing.show(way).await {
                 Ok(signature) => return Ok(signature),
                 Err(fault) => fault,
             };
@@ -171,27 +178,83 @@ impl Lanes {
     }
 }
 
-async fn sign(
-    caller: &Caller,
-    contract: ContractId,
-    seat: &Seat,
-    chain: Vec<SignedCommit>,
-    change: LaneChange,
-    network: &ChainId,
-) -> Result<Countersignature, Fault> {
-    let malformed = || Fault::new(Code::Internal, "a chain of too many commits");
-    let commit = chain.last().map(|signed| signed.commit.clone()).ok_or_else(malformed)?;
-    debug_assert_eq!(commit.contract, contract);
-    let chain = Bounded::new(chain).ok_or_else(malformed)?;
-    let request = Request::Countersign { slot: seat.slot, chain, change };
-    match caller.call(seat, request, Payload::new()).await?.response {
-        Response::Countersigned { signature }
-            if signature.slot == seat.slot
-                && signature.seeder == seat.seeder
-                && signature.verify(network, &commit).is_ok() =>
-        {
-            Ok(signature)
+/// How long to wait for whom, and how much to show at once.
+pub(crate) struct Waits {
+    pub straggler: Duration,
+    pub patience: Duration,
+    /// Leaves in one message.
+    pub page: usize,
+}
+
+/// One commit shown to one seeder.
+struct Showing<'a> {
+    fetcher: &'a Fetcher,
+    network: &'a ChainId,
+    book: &'a Book,
+    seat: &'a Seat,
+    carried: Option<&'a Carried>,
+    page: usize,
+}
+
+impl Showing<'_> {
+    /// Shows what leads there, in pages first if it is long, and checks the answer.
+    async fn show(&self, way: Way) -> Result<Countersignature, Fault> {
+        let Way { chain, keep, dropped, mut appended } = way;
+        let malformed = || Fault::new(Code::Internal, "a commit that no message can show");
+        let commit = chain.last().map(|signed| signed.commit.clone()).ok_or_else(malformed)?;
+        let other = chain.iter().map(|signed| encode(signed).len()).sum::<usize>() + 8 * dropped.len();
+        let fits = FRAME_HEADER_MAX.saturating_sub(other + SPARE) / LEAF_LEN;
+        let direct = appended.len().min(self.page).min(fits).min(COMMIT_CHANGES_MAX);
+        let last = appended.split_off(appended.len() - direct);
+        let staged = !appended.is_empty();
+        self.stage(keep, &appended).await?;
+        let change = LaneChange {
+            keep,
+            dropped: Bounded::new(dropped).ok_or_else(malformed)?,
+            appended: Bounded::new(last).ok_or_else(malformed)?,
+        };
+        let (slices, payload) = self.carried(&change);
+        let (slot, chain) = (self.seat.slot, Bounded::new(chain).ok_or_else(malformed)?);
+        let request = if staged || !slices.is_empty() {
+            Request::Commit { slot, chain, change, staged, slices }
+        } else {
+            Request::Countersign { slot, chain, change }
+        };
+        match self.fetcher.caller.call(self.seat, request, payload).await?.response {
+            Response::Countersigned { signature }
+                if signature.slot == slot
+                    && signature.seeder == self.seat.seeder
+                    && signature.verify(self.network, &commit).is_ok() =>
+            {
+                Ok(signature)
+            }
+            _ => Err(Fault::new(Code::Garbage, "its countersignature is not valid")),
         }
-        _ => Err(Fault::new(Code::Garbage, "its countersignature is not valid")),
+    }
+
+    async fn stage(&self, keep: LeafIndex, leaves: &[Option<Leaf>]) -> Result<(), Fault> {
+        let mut from = keep.get();
+        for page in leaves.chunks(self.page.clamp(1, STAGE_PAGE_MAX)) {
+            let (contract, slot) = (self.fetcher.contract, self.seat.slot);
+            let page_from = LeafIndex::new(from);
+            let leaves = Bounded::new(page.to_vec()).unwrap_or_default();
+            let request = Request::Stage { contract, slot, keep, from: page_from, leaves };
+            match self.fetcher.caller.call(self.seat, request, Payload::new()).await?.response {
+                Response::Staged => from += page.len() as u64,
+                _ => return Err(Fault::new(Code::Garbage, "an answer of another kind")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The slice that goes with this change, unless the lane has it by now.
+    fn carried(&self, change: &LaneChange) -> (Bounded<Leaf, COMMIT_SLICES_MAX>, Payload) {
+        let at = usize::from(self.seat.slot.get());
+        let carried = self.carried.and_then(|carried| {
+            let leaf =
+                carried.row.leaf(self.seat.slot).filter(|leaf| change.appended.contains(&Some(*leaf)))?;
+            Some((Bounded::new(vec![leaf])?, carried.slices.get(at)?.clone()))
+        });
+        carried.unwrap_or_default()
     }
 }

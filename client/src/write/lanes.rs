@@ -1,9 +1,8 @@
 //! What to show a seeder so that it can countersign: the commits since its newest one, and how its lane gets there.
 
-use tallow_types::codec::Bounded;
-use tallow_types::commit::{LaneChange, Leaf, SignedCommit};
+use tallow_types::commit::SignedCommit;
 use tallow_types::id::CommitHash;
-use tallow_types::limits::COMMIT_CHAIN_MAX;
+use tallow_types::limits::{COMMIT_CHAIN_MAX, COMMIT_CHANGES_MAX};
 use tallow_types::unit::LeafIndex;
 
 use crate::sync::Leaves;
@@ -59,66 +58,73 @@ impl Trail {
     }
 }
 
-/// Commits and change that bring a lane to the last commit of the trail, whose leaves in this slot are `target`. `None` if it
-/// is too far for one message.
+/// Commits and change that bring a lane to the last commit of the trail.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub chain: Vec<SignedCommit>,
+    pub keep: LeafIndex,
+    pub dropped: Vec<LeafIndex>,
+    pub appended: Leaves,
+}
+
+/// The way from where a lane stands to the last commit of the trail; `target` gives the leaves that it has there from an
+/// index on, if all of them are known. `None` if it is too far.
 pub(crate) fn path(
     standing: &Standing,
     base_leaves: LeafIndex,
     trail: &Trail,
-    target: &Leaves,
-) -> Option<(Vec<SignedCommit>, LaneChange)> {
+    target: impl Fn(LeafIndex) -> Option<Leaves>,
+) -> Option<Way> {
     let made = &trail.made;
-    let from_base = (trail.forgotten == 0).then_some(0);
-    let (signed, change) = match standing {
+    let forward = |signed: usize, keep: LeafIndex| {
+        let steps = made.get(signed..)?;
+        let mut dropped: Vec<LeafIndex> =
+            steps.iter().flat_map(|step| step.dropped.iter().copied()).filter(|leaf| *leaf < keep).collect();
+        dropped.sort_unstable();
+        dropped.dedup();
+        Some((signed, keep, dropped, target(keep)?))
+    };
+    let (signed, keep, dropped, appended) = match standing {
         // It has signed the last one already and is asked again for its answer.
         Standing::Signed(count) if *count == trail.count() && *count > 0 => {
-            let keep = made.last()?.signed.commit.leaves;
-            (made.len() - 1, change(keep, Vec::new(), &[])?)
+            (made.len() - 1, made.last()?.signed.commit.leaves, Vec::new(), Vec::new())
         }
-        Standing::Base | Standing::Signed(0) => (from_base?, forward(base_leaves, made, target)?),
+        Standing::Base | Standing::Signed(0) => (trail.forgotten == 0).then(|| forward(0, base_leaves))??,
         Standing::Signed(count) => {
             let signed = count.checked_sub(trail.forgotten)?;
-            let keep = made.get(signed.checked_sub(1)?)?.signed.commit.leaves;
-            (signed, forward(keep, made.get(signed..)?, target)?)
+            forward(signed, made.get(signed.checked_sub(1)?)?.signed.commit.leaves)?
         }
-        Standing::Elsewhere(leaves) => (from_base?, between(leaves, target)?),
+        // What it signed last is of an earlier lease, if anything: it may leave that behind and begin anywhere in this one.
+        Standing::Elsewhere(leaves) => {
+            let (keep, dropped, appended) = between(leaves, &target(LeafIndex::ZERO)?);
+            (made.len().saturating_sub(COMMIT_CHAIN_MAX), keep, dropped, appended)
+        }
     };
     let chain: Vec<SignedCommit> = made.get(signed..)?.iter().map(|made| made.signed.clone()).collect();
-    (!chain.is_empty() && chain.len() <= COMMIT_CHAIN_MAX).then_some((chain, change))
+    let fits = !chain.is_empty() && chain.len() <= COMMIT_CHAIN_MAX && dropped.len() <= COMMIT_CHANGES_MAX;
+    fits.then_some(Way { chain, keep, dropped, appended })
 }
 
-/// From a lane of `keep` leaves that lies on the way.
-fn forward(keep: LeafIndex, steps: &[Made], target: &Leaves) -> Option<LaneChange> {
-    let appended = target.get(usize::try_from(keep.get()).ok()?..)?;
-    let mut dropped: Vec<LeafIndex> =
-        steps.iter().flat_map(|step| step.dropped.iter().copied()).filter(|leaf| *leaf < keep).collect();
-    dropped.sort_unstable();
-    dropped.dedup();
-    change(keep, dropped, appended)
-}
-
-/// From any lane to any other: keeps what they have in common in front.
-pub(crate) fn between(from: &Leaves, target: &Leaves) -> Option<LaneChange> {
-    let fits = |(old, new): &(&Option<Leaf>, &Option<Leaf>)| old == new || new.is_none();
-    let keep = from.iter().zip(target).take_while(fits).count();
-    let dropped = (0u64..)
-        .map(LeafIndex::new)
-        .zip(from.iter().zip(target).take(keep))
-        .filter(|(_, (old, new))| old.is_some() && new.is_none())
-        .map(|(leaf, _)| leaf)
-        .collect();
-    change(LeafIndex::new(keep as u64), dropped, target.get(keep..)?)
-}
-
-/// `None` if it is too much for one message.
-fn change(keep: LeafIndex, dropped: Vec<LeafIndex>, appended: &[Option<Leaf>]) -> Option<LaneChange> {
-    Some(LaneChange { keep, dropped: Bounded::new(dropped)?, appended: Bounded::new(appended.to_vec())? })
+/// From any lane to any other: keeps what they have in common in front, as far as one message can name what is dropped of
+/// it.
+pub(crate) fn between(from: &Leaves, target: &Leaves) -> (LeafIndex, Vec<LeafIndex>, Leaves) {
+    let (mut keep, mut dropped) = (0, Vec::new());
+    for (at, (old, new)) in (0u64..).zip(from.iter().zip(target)) {
+        match (old, new) {
+            _ if old == new => {}
+            (_, None) if dropped.len() < COMMIT_CHANGES_MAX => dropped.push(LeafIndex::new(at)),
+            _ => break,
+        }
+        keep += 1;
+    }
+    (LeafIndex::new(keep as u64), dropped, target[keep..].to_vec())
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tallow_types::commit::Commit;
+    use tallow_types::codec::Bounded;
+    use tallow_types::commit::{Commit, Leaf};
     use tallow_types::id::{ChainId, ContractId, SliceRoot, StripeId};
     use tallow_types::sign::Keypair;
     use tallow_types::unit::{Incarnation, Lease, Sequence};
@@ -129,14 +135,8 @@ mod tests {
         Leaf { stripe: StripeId::new([n; 16]), root: SliceRoot::new([n; 32]), length: 1024 }
     }
 
-    /// What a lane makes of a change.
-    fn applied(mut lane: Leaves, change: &LaneChange) -> Leaves {
-        lane.truncate(usize::try_from(change.keep.get()).expect("small"));
-        lane.extend(change.appended.iter().copied());
-        for leaf in change.dropped.iter() {
-            lane[usize::try_from(leaf.get()).expect("small")] = None;
-        }
-        lane
+    fn number(leaf: LeafIndex) -> usize {
+        usize::try_from(leaf.get()).expect("small")
     }
 
     fn made(sequence: u64) -> Made {
@@ -165,18 +165,22 @@ mod tests {
         }
         assert_eq!((trail.count(), trail.made.len()), (total, COMMIT_CHAIN_MAX + 1));
         let target: Leaves = vec![Some(leaf(1)); total];
-        let found = |standing: &Standing| path(standing, LeafIndex::ZERO, &trail, &target);
+        let rest = |from: LeafIndex| target.get(number(from)..).map(<[_]>::to_vec);
+        let found = |standing: &Standing| path(standing, LeafIndex::ZERO, &trail, rest);
         for count in 1..=total {
             let missed = total - count;
-            let Some((chain, change)) = found(&Standing::Signed(count)) else {
+            let Some(way) = found(&Standing::Signed(count)) else {
                 assert!(missed > COMMIT_CHAIN_MAX, "{missed} behind");
                 continue;
             };
             assert!(missed <= COMMIT_CHAIN_MAX);
-            assert_eq!((chain.len(), change.appended.len()), (missed.max(1), missed));
-            assert_eq!(chain[0].commit.sequence.get(), (total + 1 - missed.max(1)) as u64);
+            assert_eq!((way.chain.len(), way.appended.len()), (missed.max(1), missed));
+            assert_eq!(way.chain[0].commit.sequence.get(), (total + 1 - missed.max(1)) as u64);
         }
-        assert!(found(&Standing::Base).is_none() && found(&Standing::Elsewhere(Vec::new())).is_none());
+        assert!(found(&Standing::Base).is_none());
+        let way =
+            found(&Standing::Elsewhere(Vec::new())).expect("whoever has nothing can always be shown all");
+        assert_eq!((way.chain.len(), way.keep, way.appended), (COMMIT_CHAIN_MAX, LeafIndex::ZERO, target));
         let hash = trail.last().map(|made| made.signed.commit.hash()).expect("made");
         assert!(matches!(trail.standing(hash), Some(Standing::Signed(count)) if count == total));
     }
@@ -191,13 +195,26 @@ mod tests {
         /// Goal: a change leads from any lane to any other, and keeps all that it can. Method: apply it; compare.
         #[test]
         fn between_leads_there(from in lanes(), target in lanes()) {
-            let change = between(&from, &target).expect("small");
-            let keep = usize::try_from(change.keep.get()).expect("small");
-            prop_assert!(keep <= from.len());
-            if let (Some(old), Some(new)) = (from.get(keep), target.get(keep)) {
+            let (keep, dropped, appended) = between(&from, &target);
+            prop_assert!(number(keep) <= from.len());
+            if let (Some(old), Some(new)) = (from.get(number(keep)), target.get(number(keep))) {
                 prop_assert!(old != new && new.is_some());
             }
-            prop_assert_eq!(applied(from, &change), target);
+            let mut lane = from;
+            lane.truncate(number(keep));
+            dropped.into_iter().for_each(|leaf| lane[number(leaf)] = None);
+            lane.extend(appended);
+            prop_assert_eq!(lane, target);
         }
+    }
+
+    /// Goal: what one message can't name as dropped is shown anew. Method: one more than fits.
+    #[test]
+    fn many_drops_are_shown_anew() {
+        let from: Leaves = vec![Some(leaf(1)); COMMIT_CHANGES_MAX + 1];
+        let target: Leaves = vec![None; COMMIT_CHANGES_MAX + 1];
+        let (keep, dropped, appended) = between(&from, &target);
+        assert_eq!((number(keep), dropped.len()), (COMMIT_CHANGES_MAX, COMMIT_CHANGES_MAX));
+        assert_eq!(appended, [None]);
     }
 }

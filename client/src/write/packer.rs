@@ -129,6 +129,11 @@ impl Packer {
         self.lock().stripes = stripes;
     }
 
+    /// Stripes of a commit that has come since.
+    pub fn add_stripes(&self, stripes: impl IntoIterator<Item = (LeafIndex, StripeId)>) {
+        self.lock().stripes.extend(stripes);
+    }
+
     /// For a put to say what it refers to.
     pub fn usage(&self) -> Arc<Usage> {
         let usage = Arc::new(Usage::default());

@@ -1,13 +1,14 @@
 //! Posting: the newest acknowledged commit goes to the ledger, so that payment and public health follow it.
 //!
-//! Commits that were followed by newer ones before their turn came are skipped: the newest says it all.
+//! Commits that were followed by newer ones before their turn came are skipped: the newest says it all. One goes at once,
+//! the next a part of an epoch later: each costs a fee, and a block that every node of the network executes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tallow_types::commit::{CommitCertificate, Rank};
 use tallow_types::tx::Action;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::chain::Chain;
 use crate::error::LedgerError;
@@ -16,15 +17,19 @@ use crate::error::LedgerError;
 pub(crate) struct Poster {
     newest: watch::Sender<Option<CommitCertificate>>,
     posted: watch::Receiver<Rank>,
+    hurry: Arc<Notify>,
     task: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
 impl Poster {
-    pub fn start(chain: Arc<Chain>) -> Self {
+    /// Posts at most once in `pause`, unless there is a hurry.
+    pub fn start(chain: Arc<Chain>, pause: Duration) -> Self {
         let newest = watch::Sender::new(None);
         let (done, posted) = watch::channel(Rank::default());
-        let task = Mutex::new(Some(tokio::spawn(run(chain, newest.subscribe(), done))));
-        Self { newest, posted, task }
+        let hurry = Arc::new(Notify::new());
+        let running = run(chain, newest.subscribe(), done, (pause, hurry.clone()));
+        let task = Mutex::new(Some(tokio::spawn(running)));
+        Self { newest, posted, hurry, task }
     }
 
     /// This one next.
@@ -36,6 +41,7 @@ impl Poster {
     pub async fn flush(&self, patience: Duration) -> Result<(), LedgerError> {
         let wanted = self.newest.borrow().as_ref().map(|certificate| certificate.signed.commit.rank());
         let Some(wanted) = wanted else { return Ok(()) };
+        self.hurry.notify_one();
         let mut posted = self.posted.clone();
         let waited = tokio::time::timeout(patience, posted.wait_for(|rank| *rank >= wanted)).await;
         match waited {
@@ -69,6 +75,7 @@ async fn run(
     chain: Arc<Chain>,
     mut newest: watch::Receiver<Option<CommitCertificate>>,
     posted: watch::Sender<Rank>,
+    (pause, hurry): (Duration, Arc<Notify>),
 ) {
     while newest.changed().await.is_ok() {
         let Some(certificate) = newest.borrow_and_update().clone() else { continue };
@@ -91,5 +98,9 @@ async fn run(
             }
         }
         posted.send_replace(rank);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = hurry.notified() => {}
+        }
     }
 }

@@ -99,13 +99,22 @@ impl Room {
     }
 }
 
-struct Coded {
-    stripe: StripeId,
-    slices: Vec<Vec<u8>>,
+/// A stripe's masked slices.
+pub(crate) struct Coded {
+    pub stripe: StripeId,
+    pub slices: Vec<Vec<u8>>,
     roots: Vec<SliceRoot>,
     slice_len: u32,
     digest: Option<Digest>,
     acknowledged: Vec<(SlotIndex, SeederId)>,
+}
+
+impl Coded {
+    /// What a book says of it, with the slots that hold it.
+    pub fn row(&self, present: SlotSet) -> Row {
+        let roots = self.roots.iter().copied().map(Some).collect();
+        Row { stripe: self.stripe, slice_len: self.slice_len, roots, present, is_covered: false, uses: 0 }
+    }
 }
 
 impl Uplink {
@@ -281,7 +290,8 @@ impl Uplink {
         self.room.lock().unwrap_or_else(PoisonError::into_inner).used()
     }
 
-    fn take_room(&self, cell: &Cell, slice_len: u32) -> Result<(), Failure> {
+    /// Takes room of a lane for a stripe, if there is some.
+    pub fn take_room(&self, cell: &Cell, slice_len: u32) -> Result<(), Failure> {
         let bytes = tallow_types::unit::Bytes::new;
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         let used = room.used();
@@ -355,7 +365,7 @@ impl Uplink {
     }
 
     /// Masked slices with their roots. Runs on a thread that may block.
-    fn code(&self, stripe: &Stripe, id: Option<StripeId>) -> Result<Coded, String> {
+    pub fn code(&self, stripe: &Stripe, id: Option<StripeId>) -> Result<Coded, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let (attempt, digest, acknowledged) = match id {
             Some(id) => (StripeAttempt::begin(self.setup.contract, id, stripe), None, Vec::new()),
@@ -403,6 +413,7 @@ impl Uplink {
         let tally = Tally { asked: lines.len(), slots, ..Tally::default() };
         let flight = Arc::new(Flight { digest: coded.digest, tally: watch::Sender::new(tally) });
         let memory = Arc::new(memory);
+        let row = coded.row(SlotSet::default());
         let mut slices: Vec<Option<Payload>> =
             coded.slices.into_iter().map(|slice| Some(Payload::from(slice))).collect();
         for line in lines {
@@ -424,23 +435,8 @@ impl Uplink {
         if let Some(digest) = coded.digest {
             let _set = cell.digest.set(digest);
         }
-        let row = Row {
-            stripe: coded.stripe,
-            slice_len: coded.slice_len,
-            roots: coded.roots.into_iter().map(Some).collect(),
-            present: SlotSet::default(),
-            is_covered: false,
-            uses: 0,
-        };
         cell.set(State::Sending);
         self.spawn(settle(self.clone(), cell.clone(), flight, row));
-    }
-
-    /// An attempt that a commit names is done with.
-    pub fn forget_attempts(&self, digests: &[Digest]) -> Result<(), crate::error::LocalError> {
-        let none: Option<&Attempt> = None;
-        let rows = digests.iter().map(|digest| (digest.as_bytes().as_slice(), none));
-        self.setup.db.write(|tx| db::put_keys(tx, ATTEMPTS, rows))
     }
 }
 

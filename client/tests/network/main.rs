@@ -5,6 +5,7 @@
 mod devices;
 mod drops;
 mod faults;
+mod pages;
 mod resume;
 mod trees;
 mod world;

@@ -45,7 +45,8 @@ pub struct Watched {
 #[async_trait]
 impl Service for Watched {
     async fn serve(&self, from: PublicKey, request: Request, payload: Buffer) -> Reply {
-        if let Request::Store { .. } = &request {
+        let carries = matches!(&request, Request::Commit { slices, .. } if !slices.is_empty());
+        if carries || matches!(&request, Request::Store { .. }) {
             if self.refuses.load(Ordering::Relaxed) {
                 return Fault::new(Code::DiskFull, "the disk is full").into();
             }
@@ -161,20 +162,29 @@ impl World {
             Offered::Not(tx) => drop(self.handle.submit(*tx).await.unwrap()),
             _ => panic!("the ledger can't have the offer yet"),
         }
-        let inner = StorageService::new(
-            self.chain.clone(),
-            Some(self.handle.clone()),
-            Some(seeder),
-            Upstream::new(Vec::new()),
-        );
-        let service = Arc::new(Watched {
-            inner,
-            stored: AtomicU64::new(0),
-            refuses: AtomicBool::new(false),
-            lies: AtomicBool::new(false),
-        });
+        let service = self.watched(seeder);
         self.services.push(service.clone());
         let _node = self.twin.join(seeder_key(n), Some(service));
+    }
+
+    /// A seeder starts again, and its index is gone: the slices are found, what it signed is not.
+    pub fn lose_index(&mut self, n: u8) {
+        self.twin.kill(seeder_key(n));
+        drop(self.services.remove(usize::from(n)));
+        let dir = self.dir.path().join(format!("seeder-{n}"));
+        let store = SliceStore::rebuild(&dir, store_config()).unwrap();
+        let seeder = Arc::new(Seeder::new(seeder_keypair(n), self.chain.clone(), store));
+        assert_eq!(seeder.adopt().unwrap(), 1);
+        let service = self.watched(seeder);
+        self.services.insert(usize::from(n), service.clone());
+        let _node = self.twin.join(seeder_key(n), Some(service));
+    }
+
+    fn watched(&self, seeder: Arc<Seeder>) -> Arc<Watched> {
+        let (handle, chain) = (self.handle.clone(), self.chain.clone());
+        let inner = StorageService::new(chain, Some(handle), Some(seeder), Upstream::new(Vec::new()));
+        let (refuses, lies) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Watched { inner, stored: AtomicU64::new(0), refuses, lies })
     }
 
     /// Takes the write lease from a device behind its back.
