@@ -9,6 +9,7 @@ mod growth;
 mod local;
 mod network;
 mod peers;
+mod small;
 mod stages;
 mod tahoe;
 mod timing;
@@ -25,6 +26,7 @@ type Bench = (&'static str, bool, fn() -> Result<()>);
 const BENCHES: &[Bench] = &[
     ("stages", true, stages::run),
     ("network", true, network::run),
+    ("small", true, small::run),
     ("network-gib", false, network::run_gib),
     ("growth", false, growth::run),
 ];

@@ -7,16 +7,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use tallow_client::{Access, Client, ContractPlan, Identity, Options, Silent, Source, Tuning, WallClock};
-use tallow_seal::phrase::Phrase;
-use tallow_types::{ChainId, Profile};
+use anyhow::{Result, ensure};
 
 use crate::discard::Receivers;
-use crate::files::{Used, answered, many, timed};
+use crate::files::{Used, answered, timed};
 use crate::local::Network;
 use crate::peers::{copy, restic, text};
 use crate::tahoe::Grid;
@@ -28,8 +23,6 @@ const SLOTS: usize = 20;
 const SLICE: usize = 25 * (64 << 10);
 /// How many seeders are slow in the read beside slow ones.
 const SLOW: usize = 3;
-const FILES: usize = 10_000;
-const TOGETHER: usize = 64;
 
 /// What one run used: the command or client, and all processes that served it.
 #[derive(Clone, Copy)]
@@ -38,10 +31,9 @@ struct Run {
     all: f64,
 }
 
-/// Puts and gets of 100 MiB, three rounds, and small files.
+/// Puts and gets of 100 MiB, three rounds.
 pub fn run() -> Result<()> {
-    large(100 << 20, 3)?;
-    small()
+    large(100 << 20, 3)
 }
 
 /// The same with 1 GiB, once.
@@ -199,89 +191,4 @@ impl Table {
             }
         }
     }
-}
-
-/// 10,000 files of 4 KiB as one folder, and by many callers each acknowledged alone.
-fn small() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let (source, back) = (folder.path().join("many"), folder.path().join("back"));
-    many(&source, FILES)?;
-    let network = Network::up(folder.path(), "4/12")?;
-    let put = timed(&mut network.command(&["put", text(&source)?, "many"]))?;
-    let get = timed(&mut network.command(&["get", "many", "-o", text(&back)?]))?;
-    let same = Command::new("diff").args(["-rq"]).args([&source, &back]).status()?;
-    ensure!(same.success(), "the folder came back changed");
-    let peers = restic(folder.path(), &source).ok();
-    for (what, used, peer) in
-        [("put", put, peers.map(|(backup, _)| backup)), ("get", get, peers.map(|(_, restore)| restore))]
-    {
-        let seconds = used.time.as_secs_f64();
-        print!("  {FILES} files of 4 KiB, {what:<5} {:>8.0} files/s", FILES as f64 / seconds);
-        if let Some(peer) = peer {
-            print!("  {:.2}x restic", peer.time.as_secs_f64() / seconds);
-        }
-        println!();
-    }
-    together(&network, folder.path())
-}
-
-/// Many callers in one process, each put acknowledged alone.
-#[tokio::main]
-async fn together(network: &Network, folder: &Path) -> Result<()> {
-    let wallet = network.json(&["wallet", "show", "--phrase"])?;
-    let field = |name: &str| {
-        wallet[name].as_str().map(str::to_owned).with_context(|| format!("wallet show has no {name}"))
-    };
-    let words = wallet["words"].as_array().context("wallet show has no words")?;
-    let words: Vec<&str> = words.iter().filter_map(serde_json::Value::as_str).collect();
-    let seed = Phrase::parse(&words.join(" "))?.seed();
-    let string = field("network")?;
-    let (chain, addresses) =
-        string.trim_start_matches("tallow:").split_once('@').context("a network string")?;
-    let identity = Identity::new(seed, u64::from_le_bytes(*b"benching"));
-    let node = tallow_net::Node::start(tallow_net::Config::new(identity.device())).await?;
-    let bootstrap = addresses.split(',').map(tallow_net::parse_bootstrap).collect::<Result<_, _>>()?;
-    let client = Client::open(Options {
-        dir: Some(folder.join("client")),
-        access: Access::Write,
-        chain: ChainId::from_hex(chain).context("a chain id")?,
-        bootstrap,
-        transport: Arc::new(node),
-        identity,
-        contract: ContractPlan::new(Profile::from_k_of_n(4, 12).context("a profile")?),
-        clock: Arc::new(WallClock),
-        tuning: Tuning::default(),
-    })
-    .await?;
-    client.put(Source::reader(Box::new(std::io::empty())), "together/first", Arc::new(Silent)).await?;
-
-    let content = Arc::new(noise(FILES * 4096, 5));
-    let next = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let start = Instant::now();
-    let mut callers = tokio::task::JoinSet::new();
-    for _ in 0..TOGETHER {
-        let (client, content, next) = (client.clone(), Arc::clone(&content), Arc::clone(&next));
-        callers.spawn(async move {
-            loop {
-                let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                if number >= FILES {
-                    return Ok::<_, tallow_client::PutError>(());
-                }
-                let bytes = content[number * 4096..][..4096].to_vec();
-                let source = Source::reader(Box::new(std::io::Cursor::new(bytes)));
-                client.put(source, &format!("together/{number:05}"), Arc::new(Silent)).await?;
-            }
-        });
-    }
-    while let Some(ended) = callers.join_next().await {
-        ended??;
-    }
-    let used = Used { time: start.elapsed(), ..Used::default() };
-    println!("{TOGETHER} callers in one process, {FILES} puts of 4 KiB, each acknowledged alone");
-    println!(
-        "  {:.0} files/s",
-        FILES as f64 / used.time.as_secs_f64().max(Duration::from_millis(1).as_secs_f64())
-    );
-    client.close().await?;
-    Ok(())
 }
