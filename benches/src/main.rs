@@ -11,6 +11,7 @@ mod network;
 mod peers;
 mod small;
 mod stages;
+mod store;
 mod tahoe;
 mod timing;
 
@@ -27,6 +28,7 @@ const BENCHES: &[Bench] = &[
     ("stages", true, stages::run),
     ("network", true, network::run),
     ("small", true, small::run),
+    ("store", true, store::run),
     ("network-gib", false, network::run_gib),
     ("growth", false, growth::run),
 ];

@@ -404,6 +404,9 @@ pub struct NodeRun {
     /// Where the disk is
     #[arg(long, value_name = "LABEL", default_value = "local")]
     pub region: String,
+    /// In how many days every slice is read and checked once; 0 for never
+    #[arg(long, value_name = "DAYS", default_value_t = 14)]
+    pub scrub_days: u32,
 }
 
 /// A range of bytes as typed; the size of the blob makes it a real one.

@@ -39,7 +39,7 @@ pub use error::StartError;
 
 use crate::seeder::{Seeder, Terms};
 use crate::service::StorageService;
-use crate::store::{SliceStore, StoreConfig};
+use crate::store::{OpenError, SliceStore, StoreConfig, Upkeep};
 use crate::upstream::Upstream;
 
 /// How long a node that has no ledger yet looks for somebody who has.
@@ -82,6 +82,8 @@ pub struct SeederConfig {
     pub terms: Terms,
     /// How its slices are kept.
     pub store: StoreConfig,
+    /// How they are kept in order.
+    pub upkeep: Upkeep,
 }
 
 /// What a node is started with.
@@ -191,6 +193,7 @@ impl Node {
                 terms = Some(config.terms);
                 let (own, slices) = (chain.clone(), dir.join("slices"));
                 let store = patiently(move || Ok(SliceStore::open(&slices, config.store)?)).await?;
+                store.keep_up(config.upkeep).map_err(OpenError::from)?;
                 Some(Arc::new(Seeder::new(keypair, own, store)))
             }
         };

@@ -208,7 +208,7 @@ impl Seeder {
     fn put_request(&self, lane: LaneKey, slices: Vec<Slice>, room: Bytes) -> Result<PutRequest, Fault> {
         let limit = Bytes::new(room.get().saturating_add(LANE_STAGING_MAX));
         let epoch = self.head()?.epoch.epoch;
-        Ok(PutRequest { lane, slices, epoch, limit })
+        Ok(PutRequest { lane, slices, epoch, limit, for_commit: false })
     }
 
     /// Whether a caller may store slices of a lane.

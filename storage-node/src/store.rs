@@ -3,23 +3,31 @@
 //! Guarantees:
 //! * What a call acknowledged survives a crash at any moment: data is synced before the index names it, the index is
 //!   synced before anybody is told. Many requests share one sync of each.
-//! * What a read returns has the root it was stored under. A whole slice is hashed each time; a range is served without
-//!   only after the whole slice was hashed once since the program started. Bytes that rot on the disk later are found
-//!   at the next whole read, or by the reader, whose seals don't open.
+//! * What a read returns has the root it was stored under: the whole slice was hashed for it, or within the last twenty
+//!   minutes. Bytes that rot on the disk later are found by the next read after that, or by the scrub; they are marked, and
+//!   refused, until the slice is stored again.
 //! * A full disk is refused before anything is written, with the reserve untouched.
 //! * The segments alone are enough to build the index again; lanes' promises are not in them and count as lost.
+//!
+//! * Memory is bounded: what waits for the writer, three groups on their way, the index's cache, the places hashed of late.
 //!
 //! Does not know the ledger or the network: epochs, rooms and what is still needed come in as arguments. Uses plain
 //! threads; `submit` serves callers that must not block.
 
+mod apply;
 mod backend;
 mod error;
 mod index;
+mod job;
 mod key;
+mod queue;
+mod read;
 mod record;
 mod recover;
 mod row;
 mod segments;
+mod upkeep;
+mod verified;
 mod writer;
 
 #[cfg(test)]
@@ -27,30 +35,32 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod torn;
 
-use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes as Buffer;
-use redb::ReadableDatabase;
 use tallow_types::commit::{Leaf, Rank};
-use tallow_types::limits::STORE_QUEUE_MAX;
-use tallow_types::{Bytes, Epoch, SliceRoot};
+use tallow_types::{Bytes, Epoch, SliceRoot, StripeId};
 
 pub use backend::{Backend, Directory, SegmentFile, SegmentId};
 pub use error::{OpenError, ReadError, WriteError, WrongBytes};
 pub use index::IndexError;
 pub use key::{LaneKey, SliceKey};
 pub use record::{HEADER, RecordHeader, SegmentHeader, VERSION};
-pub use row::{KeptCommit, LaneRecord, LaneRow, LaneUpdate, Origin, SliceRow, SliceState, Usage};
+pub use row::{KeptCommit, LaneRecord, LaneRow, LaneUpdate, Origin, Place, SliceRow, SliceState, Usage};
+pub use upkeep::{Scrubbed, Upkeep};
 
+use apply::{Applier, Progress};
+use index::View;
+use job::Job;
+use queue::Queue;
 use segments::Segments;
-use writer::{Job, Writer};
+use upkeep::Bell;
+use verified::Verified;
+use writer::Writer;
 
-/// Slices remembered as verified since the start.
-const VERIFIED_MAX: usize = 1 << 16;
 /// Memory of the index's page cache. Bytes.
 const INDEX_CACHE: usize = 32 << 20;
 
@@ -68,6 +78,14 @@ pub struct StoreConfig {
 impl Default for StoreConfig {
     fn default() -> Self {
         Self { room: Bytes::new(1 << 40), reserve: Bytes::new(1 << 30), segment: Bytes::new(64 << 20) }
+    }
+}
+
+impl StoreConfig {
+    /// How much of the reserve slices may take that come with a commit: a full seeder can still sign one that makes room.
+    /// The rest is for the index.
+    const fn slack(&self, for_commit: bool) -> u64 {
+        if for_commit { self.reserve.get() / 4 } else { 0 }
     }
 }
 
@@ -115,6 +133,8 @@ pub struct PutRequest {
     pub epoch: Epoch,
     /// Most bytes of the lane, in its newest commit or in none yet, after this.
     pub limit: Bytes,
+    /// Whether these are the few that come with a commit: they may go into a part of the reserve.
+    pub for_commit: bool,
 }
 
 /// What becomes of a slice that is in no commit.
@@ -147,17 +167,31 @@ pub type Done<T> = Box<dyn FnOnce(Result<T, WriteError>) + Send>;
 
 pub(crate) struct Shared {
     pub(crate) config: StoreConfig,
-    pub(crate) segments: Segments,
+    segments: Segments,
     pub(crate) database: redb::Database,
-    verified: Mutex<BTreeSet<(SegmentId, u64)>>,
-    pub(crate) broken: OnceLock<String>,
+    queue: Queue,
+    progress: Progress,
+    verified: Verified,
+    bell: Bell,
+    broken: OnceLock<String>,
 }
 
-/// A store of slices. Dropping it ends its writer thread after what waits is written.
+impl Shared {
+    /// Nothing more is written, for the first reason that was given.
+    fn fail(&self, reason: String) -> WriteError {
+        let reason = self.broken.get_or_init(|| {
+            tracing::error!(reason, "store stops writing");
+            reason
+        });
+        WriteError::Broken(reason.clone())
+    }
+}
+
+/// A store of slices. Dropping it ends its threads after what waits is written.
 pub struct SliceStore {
     shared: Arc<Shared>,
-    queue: Option<SyncSender<Job>>,
-    writer: Option<JoinHandle<()>>,
+    writers: Vec<JoinHandle<()>>,
+    upkeep: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl std::fmt::Debug for SliceStore {
@@ -203,44 +237,48 @@ impl SliceStore {
         let (database, next) = recover::open(&backend)?;
         let shared = Arc::new(Shared {
             config,
-            segments: Segments::new(backend),
+            segments: Segments::open_all(backend, config.segment.get())?,
             database,
-            verified: Mutex::default(),
+            queue: Queue::default(),
+            progress: Progress::default(),
+            verified: Verified::default(),
+            bell: Bell::default(),
             broken: OnceLock::new(),
         });
-        let (queue, jobs) = sync_channel(STORE_QUEUE_MAX);
-        let writer = Writer::new(shared.clone(), next);
-        let writer =
-            std::thread::Builder::new().name("slice-store".into()).spawn(move || writer.run(&jobs))?;
-        Ok(Self { shared, queue: Some(queue), writer: Some(writer) })
+        // One group is written while the one before it comes into the index, and one more may wait in between.
+        let (laid, groups) = sync_channel(1);
+        let (writer, applier) = (Writer::new(shared.clone(), next, laid), Applier::new(shared.clone(), next));
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        let applier = thread("slice-index").spawn(move || applier.run(&groups))?;
+        let writer = thread("slice-store").spawn(move || writer.run())?;
+        Ok(Self { shared, writers: vec![writer, applier], upkeep: Mutex::default() })
     }
 
-    fn send(&self, job: Job) {
-        let queue = self.queue.as_ref().expect("the queue is taken by drop alone");
-        match queue.try_send(job) {
-            Ok(()) => {}
-            Err(TrySendError::Full(job)) => job.refuse(&WriteError::Busy),
-            Err(TrySendError::Disconnected(job)) => {
-                job.refuse(&WriteError::Broken("its writer has ended".into()));
-            }
+    fn submit_job(&self, job: Job) {
+        if let Err(job) = self.shared.queue.try_push(job) {
+            job.refuse(&WriteError::Busy);
         }
     }
 
     fn wait<T: Send + 'static>(&self, job: impl FnOnce(Done<T>) -> Job) -> Result<T, WriteError> {
         let (answer, wait) = sync_channel(1);
-        self.send(job(Box::new(move |result| {
+        let job = job(Box::new(move |result| {
             // Nobody waits any more only if this thread is gone.
             let _ = answer.send(result);
-        })));
-        wait.recv().unwrap_or_else(|_| Err(WriteError::Broken("its writer has ended".into())))
+        }));
+        let ended = || WriteError::Broken("its writer has ended".into());
+        if let Err(job) = self.shared.queue.push(job) {
+            job.refuse(&ended());
+        }
+        wait.recv().unwrap_or_else(|_| Err(ended()))
     }
 
     /// Keeps slices and tells `done` once they are durable. Never blocks. Slices that are here already count as kept.
     pub fn submit(&self, request: PutRequest, done: Done<()>) {
-        self.send(Job::Put(request, done));
+        self.submit_job(Job::Put(request, done));
     }
 
-    /// Keeps slices; returns once they are durable.
+    /// Keeps slices; returns once they are durable. Waits while too much is waiting already.
     ///
     /// # Errors
     /// See [`WriteError`]: nothing was kept.
@@ -251,7 +289,7 @@ impl SliceStore {
     /// Writes what a lane promises and tells `done` once it is durable. Slices that come into a commit are held from
     /// then on; those that leave it are kept until a sweep frees them. Never blocks.
     pub fn submit_lane(&self, update: LaneUpdate, done: Done<()>) {
-        self.send(Job::Lane(Box::new(update), done));
+        self.submit_job(Job::Lane(Box::new(update), done));
     }
 
     /// [`SliceStore::submit_lane`], waiting.
@@ -262,10 +300,11 @@ impl SliceStore {
         self.wait(|done| Job::Lane(Box::new(update), done))
     }
 
-    /// Keeps slices and writes what their lane promises with them, in one step; returns once both are durable.
+    /// Keeps slices and writes what a lane promises with them, as one write. If the promise is refused the slices stay, in no
+    /// commit.
     ///
     /// # Errors
-    /// See [`WriteError`]: the lane is as it was. Slices may have been kept.
+    /// See [`WriteError`].
     pub fn put_with_lane(&self, request: PutRequest, update: LaneUpdate) -> Result<(), WriteError> {
         self.wait(|done| Job::Commit(request, Box::new(update), done))
     }
@@ -287,64 +326,8 @@ impl SliceStore {
         self.wait(|done| Job::RemoveLane { lane, limit, done })
     }
 
-    /// Part of a slice.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn read(&self, key: &SliceKey, offset: u32, length: u32) -> Result<Buffer, ReadError> {
-        let row = self.slice(key)?.ok_or(ReadError::NotFound)?;
-        let end = offset.checked_add(length).filter(|end| *end <= row.length);
-        if end.is_none() {
-            return Err(ReadError::Range { offset, length, slice: row.length });
-        }
-        if row.damaged {
-            return Err(ReadError::Damaged);
-        }
-        let place = (row.segment, row.offset);
-        let whole = length == row.length;
-        if !whole && self.verified().contains(&place) {
-            return Ok(self.fetch(&row, offset, length)?);
-        }
-        let bytes = self.fetch(&row, 0, row.length)?;
-        if root_of(&bytes) != row.root {
-            // A sweep gives the bytes back after the index forgot them: look again before blaming the disk.
-            return match self.slice(key)? {
-                Some(now) if now.segment == row.segment && now.offset == row.offset => {
-                    tracing::error!(stripe = key.stripe.short(), segment = row.segment, "slice is damaged");
-                    self.send(Job::Damaged(*key));
-                    Err(ReadError::Damaged)
-                }
-                _ => Err(ReadError::NotFound),
-            };
-        }
-        let mut verified = self.verified();
-        if verified.len() >= VERIFIED_MAX {
-            verified.clear();
-        }
-        verified.insert(place);
-        let (offset, length) = (offset as usize, length as usize);
-        Ok(bytes.slice(offset..offset + length))
-    }
-
-    fn verified(&self) -> std::sync::MutexGuard<'_, BTreeSet<(SegmentId, u64)>> {
-        // The set is whole after every single operation on it, whatever panics between them.
-        self.shared.verified.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn fetch(&self, row: &SliceRow, offset: u32, length: u32) -> std::io::Result<Buffer> {
-        let mut bytes = vec![0; length as usize];
-        let file = self.shared.segments.file(row.segment)?;
-        file.read_at(row.offset + HEADER + u64::from(offset), &mut bytes)?;
-        Ok(bytes.into())
-    }
-
-    /// Where a slice lies, if it is here.
-    ///
-    /// # Errors
-    /// [`IndexError`].
-    pub fn slice(&self, key: &SliceKey) -> Result<Option<SliceRow>, IndexError> {
-        let table = self.shared.database.begin_read()?.open_table(index::SLICES)?;
-        Ok(table.get(&key.bytes())?.map(|value| index::row("slices", value.value())).transpose()?)
+    fn view(&self) -> Result<View, IndexError> {
+        View::open(&self.shared.database)
     }
 
     /// What all slices come to.
@@ -352,9 +335,7 @@ impl SliceStore {
     /// # Errors
     /// [`IndexError`].
     pub fn usage(&self) -> Result<Usage, IndexError> {
-        let table = self.shared.database.begin_read()?.open_table(index::META)?;
-        let found = table.get(index::META_USAGE)?;
-        Ok(found.map(|value| index::row("meta", value.value())).transpose()?.unwrap_or_default())
+        self.view()?.usage()
     }
 
     /// What the slices of one lane come to.
@@ -362,9 +343,24 @@ impl SliceStore {
     /// # Errors
     /// [`IndexError`].
     pub fn lane_usage(&self, lane: LaneKey) -> Result<Usage, IndexError> {
-        let table = self.shared.database.begin_read()?.open_table(index::LANE_USAGE)?;
-        let found = table.get(&lane.bytes())?;
-        Ok(found.map(|value| index::row("lane usage", value.value())).transpose()?.unwrap_or_default())
+        self.view()?.lane_usage(lane)
+    }
+
+    /// How many slices are known to be damaged on the disk.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn damaged(&self) -> Result<u64, IndexError> {
+        self.view()?.damaged()
+    }
+
+    /// Slices of a lane that are known to be damaged on the disk, at most `limit`. Storing one again mends it.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn damaged_of(&self, lane: LaneKey, limit: usize) -> Result<Vec<StripeId>, IndexError> {
+        let found = self.view()?.damaged_of(lane, limit)?;
+        Ok(found.into_iter().map(|key| key.stripe).collect())
     }
 
     /// What is kept of a lane.
@@ -372,7 +368,7 @@ impl SliceStore {
     /// # Errors
     /// [`IndexError`].
     pub fn lane(&self, lane: LaneKey) -> Result<Option<LaneRecord>, IndexError> {
-        index::read_lane(&self.shared.database.begin_read()?, lane)
+        self.view()?.lane(lane)
     }
 
     /// All lanes with what they promise.
@@ -380,7 +376,7 @@ impl SliceStore {
     /// # Errors
     /// [`IndexError`].
     pub fn lanes(&self) -> Result<Vec<(LaneKey, LaneRow)>, IndexError> {
-        index::read_lanes(&self.shared.database.begin_read()?)
+        self.view()?.lanes()
     }
 
     /// Lanes that have slices here, with or without promises.
@@ -388,7 +384,7 @@ impl SliceStore {
     /// # Errors
     /// [`IndexError`].
     pub fn lanes_with_slices(&self) -> Result<Vec<LaneKey>, IndexError> {
-        index::read_used_lanes(&self.shared.database.begin_read()?)
+        self.view()?.used_lanes()
     }
 
     /// Bytes that may still be promised to lanes: the room without what is there, or what the file system has above
@@ -398,8 +394,9 @@ impl SliceStore {
     /// [`ReadError`].
     pub fn free(&self) -> Result<Bytes, ReadError> {
         let used = self.usage()?.bytes();
-        let disk =
-            Bytes::new(self.shared.segments.backend().free()?).saturating_sub(self.shared.config.reserve);
+        let segments = &self.shared.segments;
+        let disk = segments.backend().free()?.saturating_add(segments.spare_bytes());
+        let disk = Bytes::new(disk).saturating_sub(self.shared.config.reserve);
         Ok(self.shared.config.room.saturating_sub(used).min(disk))
     }
 
@@ -412,8 +409,9 @@ impl SliceStore {
 
 impl Drop for SliceStore {
     fn drop(&mut self) {
-        drop(self.queue.take());
-        if let Some(writer) = self.writer.take() {
+        upkeep::end(&self.shared, self.upkeep.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        self.shared.queue.close();
+        for writer in self.writers.drain(..) {
             // A writer that panicked has said so itself.
             let _ = writer.join();
         }

@@ -62,7 +62,15 @@ fn child_writes_until_killed() {
                     let (lane, slice) = (lane(writer), slice(number));
                     let leaf = *slice.leaf();
                     let limit = Bytes::new(1 << 30);
-                    store.put(PutRequest { lane, slices: vec![slice], epoch: Epoch::ZERO, limit }).unwrap();
+                    store
+                        .put(PutRequest {
+                            lane,
+                            slices: vec![slice],
+                            epoch: Epoch::ZERO,
+                            limit,
+                            for_commit: false,
+                        })
+                        .unwrap();
                     say(format!("put {writer} {number}"));
                     let fence = Lease { counter: number, ..Lease::NONE };
                     let row = LaneRow { fence, ..LaneRow::new(Origin::Founder, limit, None) };

@@ -43,7 +43,7 @@ fn write(dir: &Path) {
     let store = SliceStore::open(dir, config()).unwrap();
     let slices = (0..5).map(slice).collect();
     let limit = Bytes::new(1 << 20);
-    store.put(PutRequest { lane: lane(), slices, epoch: Epoch::new(2), limit }).unwrap();
+    store.put(PutRequest { lane: lane(), slices, epoch: Epoch::new(2), limit, for_commit: false }).unwrap();
     let appended = (0..3).map(|n| (LeafIndex::new(n.into()), *slice(n).leaf())).collect();
     store.update_lane(LaneUpdate { appended, ..LaneUpdate::row(lane(), row()) }).unwrap();
     drop(store);

@@ -129,6 +129,8 @@ pub const LANE_STAGING_MAX: u64 = 64 << 20;
 pub const ACCEPTANCES_WAITING_MAX: usize = 1 << 14;
 /// Most writes that wait for a slice store.
 pub const STORE_QUEUE_MAX: usize = 1024;
+/// Most bytes of slices that wait for a slice store.
+pub const STORE_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Most requests of one node at work on its disk.
 pub const REQUESTS_DISK_MAX: usize = 128;
 /// Most requests of one node that wait for a block, or for an answer from elsewhere.

@@ -1,12 +1,13 @@
 //! `tallow seed run`, and the node processes of a development network: one storage node until it is told to stop.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
 use tallow_consensus::{Chain, Clock, Options};
 use tallow_ledger::{key, record};
 use tallow_storage_node::seeder::Terms;
-use tallow_storage_node::store::StoreConfig;
+use tallow_storage_node::store::{StoreConfig, Upkeep};
 use tallow_storage_node::{Join, Node, NodeConfig, SeederConfig, StartError, ValidatorConfig};
 use tallow_types::contract::{Address, Region};
 use tallow_types::params::Params;
@@ -124,10 +125,15 @@ async fn configure(ctx: &Context, start: &Start, args: &NodeRun) -> Result<NodeC
                 StoreConfig { reserve: Bytes::new(DEV_RESERVE), segment: Bytes::new(DEV_SEGMENT), ..store };
             let store = if start.supervised { dev } else { store };
             let terms = terms(args, &rules(ctx, &config).await?)?;
-            config.seeder = Some(SeederConfig { terms, store });
+            config.seeder = Some(SeederConfig { terms, store, upkeep: upkeep(args) });
         }
     }
     Ok(config)
+}
+
+fn upkeep(args: &NodeRun) -> Upkeep {
+    let period = Duration::from_hours(24).saturating_mul(args.scrub_days);
+    Upkeep { scrub: (!period.is_zero()).then_some(period) }
 }
 
 /// The rules of the network that a node is about to join: from the ledger in its folder, else from the network.

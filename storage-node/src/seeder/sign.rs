@@ -7,7 +7,7 @@ use tallow_types::{LeafIndex, Lease, PublicKey, Signature};
 
 use super::{Seeder, lock, refused};
 use crate::lanes::{Answer, Change, Event};
-use crate::store::{LaneKey, Slice};
+use crate::store::{LaneKey, PutRequest, Slice};
 
 /// A commit to countersign, and what comes with it.
 pub struct Asked {
@@ -111,6 +111,7 @@ impl Seeder {
             Some(update) if slices.is_empty() => self.store.update_lane(update).map_err(refused)?,
             Some(update) => {
                 let request = self.put_request(key, slices, grant.room)?;
+                let request = PutRequest { for_commit: true, ..request };
                 self.store.put_with_lane(request, update).map_err(refused)?;
             }
             // It signed this very commit before, so it has the slices.

@@ -8,14 +8,14 @@
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::ops::Bound;
-use std::os::unix::fs::FileExt;
+use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{BackendError, StorageBackend};
-use rustix::fs::{FallocateFlags, fallocate};
+use redb::StorageBackend;
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 
 /// The ordinal of a segment; never used twice in one store.
 pub type SegmentId = u64;
@@ -65,7 +65,37 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// Whatever the file system says.
     fn remove(&self, id: SegmentId) -> io::Result<()>;
 
-    /// Makes creations and removals durable.
+    /// Takes a segment's name away and keeps its blocks, to be used again.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn retire(&self, id: SegmentId) -> io::Result<()>;
+
+    /// Segments that were retired, by the names that they had.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn retired(&self) -> io::Result<Vec<SegmentId>>;
+
+    /// Opens a retired segment.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn open_retired(&self, old: SegmentId) -> io::Result<Arc<dyn SegmentFile>>;
+
+    /// Gives a retired segment a new name.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn revive(&self, old: SegmentId, id: SegmentId) -> io::Result<()>;
+
+    /// Removes a retired segment.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn discard(&self, old: SegmentId) -> io::Result<()>;
+
+    /// Makes creations, removals and changes of names durable.
     ///
     /// # Errors
     /// Whatever the file system says.
@@ -92,11 +122,21 @@ pub trait SegmentFile: Debug + Send + Sync {
     /// Whatever the file system says; a file too short as [`io::ErrorKind::UnexpectedEof`].
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
 
-    /// Writes at an offset.
+    /// Bytes that it takes of the disk.
     ///
     /// # Errors
     /// Whatever the file system says.
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+    fn allocated(&self) -> io::Result<u64>;
+
+    /// Writes parts one behind another, from an offset on.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn write_all_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()>;
+
+    /// Lets the system forget what it keeps of a range in memory, so that it is read from the disk next time and takes no
+    /// room from what is read more often. Only advice.
+    fn forget_cached(&self, offset: u64, length: u64);
 
     /// Makes everything written so far durable.
     ///
@@ -116,6 +156,7 @@ pub trait SegmentFile: Debug + Send + Sync {
 /// ```text
 /// <dir>/index.redb
 /// <dir>/segments/0000000000000001.segment
+/// <dir>/segments/0000000000000001.spare          retired
 /// ```
 #[derive(Debug)]
 pub struct Directory {
@@ -125,6 +166,7 @@ pub struct Directory {
 
 const INDEX: &str = "index.redb";
 const SUFFIX: &str = ".segment";
+const RETIRED: &str = ".spare";
 
 impl Directory {
     /// Opens the directory, made if it isn't there.
@@ -141,8 +183,25 @@ impl Directory {
         Ok(Self { root: root.to_owned(), segments })
     }
 
-    fn path(&self, id: SegmentId) -> PathBuf {
-        self.segments.join(format!("{id:016}{SUFFIX}"))
+    fn path(&self, id: SegmentId, suffix: &str) -> PathBuf {
+        self.segments.join(format!("{id:016}{suffix}"))
+    }
+
+    fn named(&self, suffix: &str) -> io::Result<Vec<SegmentId>> {
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(&self.segments)? {
+            let name = entry?.file_name();
+            // A stranger's file is left alone: only names that this store gives are segments.
+            let id = name.to_str().and_then(|name| name.strip_suffix(suffix));
+            ids.extend(id.and_then(|id| id.parse::<SegmentId>().ok()));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    fn open_named(&self, id: SegmentId, suffix: &str) -> io::Result<Arc<dyn SegmentFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.path(id, suffix))?;
+        Ok(Arc::new(PlainFile(file)))
     }
 }
 
@@ -177,19 +236,11 @@ impl Backend for Directory {
     }
 
     fn segments(&self) -> io::Result<Vec<SegmentId>> {
-        let mut ids = Vec::new();
-        for entry in std::fs::read_dir(&self.segments)? {
-            let name = entry?.file_name();
-            // A stranger's file is left alone: only names that this store gives are segments.
-            let id = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
-            ids.extend(id.and_then(|id| id.parse::<SegmentId>().ok()));
-        }
-        ids.sort_unstable();
-        Ok(ids)
+        self.named(SUFFIX)
     }
 
     fn create(&self, id: SegmentId, length: u64) -> io::Result<Arc<dyn SegmentFile>> {
-        let path = self.path(id);
+        let path = self.path(id, SUFFIX);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         let allocated = match fallocate(&file, FallocateFlags::empty(), 0, length) {
             // A file system without fallocate still stores; it may run out of disk while a record is written.
@@ -204,12 +255,31 @@ impl Backend for Directory {
     }
 
     fn open(&self, id: SegmentId) -> io::Result<Arc<dyn SegmentFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path(id))?;
-        Ok(Arc::new(PlainFile(file)))
+        self.open_named(id, SUFFIX)
     }
 
     fn remove(&self, id: SegmentId) -> io::Result<()> {
-        std::fs::remove_file(self.path(id))
+        std::fs::remove_file(self.path(id, SUFFIX))
+    }
+
+    fn retire(&self, id: SegmentId) -> io::Result<()> {
+        std::fs::rename(self.path(id, SUFFIX), self.path(id, RETIRED))
+    }
+
+    fn retired(&self) -> io::Result<Vec<SegmentId>> {
+        self.named(RETIRED)
+    }
+
+    fn open_retired(&self, old: SegmentId) -> io::Result<Arc<dyn SegmentFile>> {
+        self.open_named(old, RETIRED)
+    }
+
+    fn revive(&self, old: SegmentId, id: SegmentId) -> io::Result<()> {
+        std::fs::rename(self.path(old, RETIRED), self.path(id, SUFFIX))
+    }
+
+    fn discard(&self, old: SegmentId) -> io::Result<()> {
+        std::fs::remove_file(self.path(old, RETIRED))
     }
 
     fn sync_names(&self) -> io::Result<()> {
@@ -235,8 +305,32 @@ impl SegmentFile for PlainFile {
         self.0.read_exact_at(out, offset)
     }
 
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(data, offset)
+    fn allocated(&self) -> io::Result<u64> {
+        // The unit of this count, whatever the file system's own.
+        Ok(self.0.metadata()?.blocks() * 512)
+    }
+
+    fn write_all_at(&self, mut offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let mut parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut left = &mut parts[..];
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match rustix::io::pwritev(&self.0, left, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset += written as u64;
+                    IoSlice::advance_slices(&mut left, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_cached(&self, offset: u64, length: u64) {
+        // It may decline, and nothing is lost by that.
+        let _ = fadvise(&self.0, offset, NonZeroU64::new(length), Advice::DontNeed);
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -245,59 +339,5 @@ impl SegmentFile for PlainFile {
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
         Ok(fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)?)
-    }
-}
-
-/// Hands a boxed index file to the database, which wants a sized type.
-#[derive(Debug)]
-pub(crate) struct IndexFile(pub(crate) Box<dyn StorageBackend>);
-
-impl StorageBackend for IndexFile {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.0.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.query_lock_range(start, end)
     }
 }

@@ -4,14 +4,21 @@
 //! Guarantees: `usage` and `lane_usage` cost one look-up whatever the number of slices; they agree with the slices after
 //! any crash. Tables carry the version of their rows in their names, so that a later layout is another table.
 
+mod file;
+mod view;
+
+use std::collections::BTreeMap;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use redb::{ReadableTable, TableDefinition};
-use tallow_types::LeafIndex;
 use tallow_types::commit::Rank;
 
 use super::backend::SegmentId;
+pub(super) use file::IndexFile;
+pub(super) use view::View;
+
 use super::key::{LaneBytes, LaneKey, SliceBytes, SliceKey};
-use super::row::{KeptCommit, LaneRecord, LaneRow, LaneUpdate, SegmentRow, SliceRow, SliceState, Usage};
+use super::row::{LaneUpdate, SegmentRow, SliceRow, SliceState, Usage};
 
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta-1");
 pub(super) const SLICES: TableDefinition<'static, &SliceBytes, &[u8]> = TableDefinition::new("slices-1");
@@ -20,6 +27,8 @@ pub(super) const PLACES: TableDefinition<'static, (SegmentId, u64), &SliceBytes>
     TableDefinition::new("places-1");
 /// Slices in no commit, so that a sweep looks at these alone.
 pub(super) const UNHELD: TableDefinition<'static, &SliceBytes, ()> = TableDefinition::new("unheld-1");
+/// Slices whose bytes on the disk are not those that were stored.
+pub(super) const DAMAGED: TableDefinition<'static, &SliceBytes, ()> = TableDefinition::new("damaged-1");
 pub(super) const SEGMENTS: TableDefinition<'static, SegmentId, &[u8]> = TableDefinition::new("segments-1");
 pub(super) const LANE_USAGE: TableDefinition<'static, &LaneBytes, &[u8]> =
     TableDefinition::new("lane-usage-1");
@@ -35,6 +44,7 @@ pub(super) const LEAVES: TableDefinition<'static, (&LaneBytes, u64), &[u8]> =
 pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_USAGE: &str = "usage";
 pub(super) const META_NEXT: &str = "next segment";
+pub(super) const META_SCRUB: &str = "scrub";
 /// Layout of the index that this program writes.
 pub(super) const FORMAT: u32 = 1;
 
@@ -80,17 +90,22 @@ macro_rules! from_redb {
 }
 from_redb!(StorageError, TableError, TransactionError, CommitError, DatabaseError);
 
-/// The tables of one open write transaction. Keeps the sums right whatever is done to the slices.
+/// The tables of one open write transaction. Keeps the sums right whatever is done to the slices; they are written by
+/// [`Tables::close`], once however many slices changed.
 pub(super) struct Tables<'txn> {
     meta: redb::Table<'txn, &'static str, &'static [u8]>,
     slices: redb::Table<'txn, &'static SliceBytes, &'static [u8]>,
     places: redb::Table<'txn, (SegmentId, u64), &'static SliceBytes>,
     unheld: redb::Table<'txn, &'static SliceBytes, ()>,
+    damaged: redb::Table<'txn, &'static SliceBytes, ()>,
     segments: redb::Table<'txn, SegmentId, &'static [u8]>,
     lane_usage: redb::Table<'txn, &'static LaneBytes, &'static [u8]>,
     lanes: redb::Table<'txn, &'static LaneBytes, &'static [u8]>,
     commits: redb::Table<'txn, CommitKey, &'static [u8]>,
     leaves: redb::Table<'txn, (&'static LaneBytes, u64), &'static [u8]>,
+    /// Sums that changed and are not written yet.
+    total: Option<Usage>,
+    sums: BTreeMap<LaneKey, Usage>,
 }
 
 impl<'txn> Tables<'txn> {
@@ -100,12 +115,30 @@ impl<'txn> Tables<'txn> {
             slices: txn.open_table(SLICES)?,
             places: txn.open_table(PLACES)?,
             unheld: txn.open_table(UNHELD)?,
+            damaged: txn.open_table(DAMAGED)?,
             segments: txn.open_table(SEGMENTS)?,
             lane_usage: txn.open_table(LANE_USAGE)?,
             lanes: txn.open_table(LANES)?,
             commits: txn.open_table(COMMITS)?,
             leaves: txn.open_table(LEAVES)?,
+            total: None,
+            sums: BTreeMap::new(),
         })
+    }
+
+    /// Writes the sums. To be called before the transaction is committed.
+    pub(super) fn close(mut self) -> Result<(), IndexError> {
+        if let Some(total) = self.total.take() {
+            self.set_meta(META_USAGE, &total)?;
+        }
+        for (lane, usage) in std::mem::take(&mut self.sums) {
+            if usage == Usage::default() {
+                self.lane_usage.remove(&lane.bytes())?;
+            } else {
+                self.lane_usage.insert(&lane.bytes(), bytes(&usage).as_slice())?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn meta<T: BorshDeserialize>(&self, key: &'static str) -> Result<Option<T>, IndexError> {
@@ -122,25 +155,26 @@ impl<'txn> Tables<'txn> {
     }
 
     pub(super) fn usage(&self) -> Result<Usage, IndexError> {
-        Ok(self.meta(META_USAGE)?.unwrap_or_default())
+        match self.total {
+            Some(total) => Ok(total),
+            None => Ok(self.meta(META_USAGE)?.unwrap_or_default()),
+        }
     }
 
     pub(super) fn lane_usage(&self, key: LaneKey) -> Result<Usage, IndexError> {
+        if let Some(sum) = self.sums.get(&key) {
+            return Ok(*sum);
+        }
         let found = self.lane_usage.get(&key.bytes())?;
         Ok(found.map(|value| row("lane usage", value.value())).transpose()?.unwrap_or_default())
     }
 
     fn account(&mut self, lane: LaneKey, change: impl Fn(&mut Usage)) -> Result<(), IndexError> {
-        let mut usage = self.usage()?;
-        change(&mut usage);
-        self.set_meta(META_USAGE, &usage)?;
-        let mut usage = self.lane_usage(lane)?;
-        change(&mut usage);
-        if usage == Usage::default() {
-            self.lane_usage.remove(&lane.bytes())?;
-        } else {
-            self.lane_usage.insert(&lane.bytes(), bytes(&usage).as_slice())?;
-        }
+        let (mut total, mut sum) = (self.usage()?, self.lane_usage(lane)?);
+        change(&mut total);
+        change(&mut sum);
+        self.total = Some(total);
+        self.sums.insert(lane, sum);
         Ok(())
     }
 
@@ -148,27 +182,68 @@ impl<'txn> Tables<'txn> {
         Ok(self.slices.get(&key.bytes())?.map(|value| row("slices", value.value())).transpose()?)
     }
 
-    /// Adds or moves a slice.
-    pub(super) fn put_slice(&mut self, key: SliceKey, new: &SliceRow) -> Result<(), IndexError> {
-        self.remove_slice(key)?;
+    /// Adds, moves or restates a slice; what it was, if it was there.
+    pub(super) fn put_slice(
+        &mut self,
+        key: SliceKey,
+        new: &SliceRow,
+    ) -> Result<Option<SliceRow>, IndexError> {
         let name = key.bytes();
-        self.slices.insert(&name, bytes(new).as_slice())?;
-        self.places.insert((new.segment, new.offset), &name)?;
-        if !matches!(new.state, SliceState::Held | SliceState::Recovered) {
-            self.unheld.insert(&name, ())?;
+        let old = self.slices.insert(&name, bytes(new).as_slice())?;
+        let old: Option<SliceRow> = old.map(|value| row("slices", value.value())).transpose()?;
+        if old.map(|old| old.place()) != Some(new.place()) {
+            if let Some(old) = &old {
+                self.places.remove(old.place())?;
+            }
+            self.places.insert(new.place(), &name)?;
         }
-        self.account(key.lane(), |usage| usage.add(new.length, new.state))
+        let was_unheld = old.is_some_and(|old| old.is_unheld());
+        match (was_unheld, new.is_unheld()) {
+            (false, true) => drop(self.unheld.insert(&name, ())?),
+            (true, false) => drop(self.unheld.remove(&name)?),
+            _ => {}
+        }
+        match (old.is_some_and(|old| old.damaged), new.damaged) {
+            (false, true) => drop(self.damaged.insert(&name, ())?),
+            (true, false) => drop(self.damaged.remove(&name)?),
+            _ => {}
+        }
+        self.account(key.lane(), |usage| {
+            if let Some(old) = &old {
+                usage.remove(old.length, old.state);
+            }
+            usage.add(new.length, new.state);
+        })?;
+        Ok(old)
     }
 
     /// Removes a slice; what it was, if it was there.
     pub(super) fn remove_slice(&mut self, key: SliceKey) -> Result<Option<SliceRow>, IndexError> {
         let name = key.bytes();
-        let Some(old) = self.slice(key)? else { return Ok(None) };
-        self.slices.remove(&name)?;
-        self.places.remove((old.segment, old.offset))?;
-        self.unheld.remove(&name)?;
+        let old = self.slices.remove(&name)?;
+        let old: Option<SliceRow> = old.map(|value| row("slices", value.value())).transpose()?;
+        let Some(old) = old else { return Ok(None) };
+        self.places.remove(old.place())?;
+        if old.is_unheld() {
+            self.unheld.remove(&name)?;
+        }
+        if old.damaged {
+            self.damaged.remove(&name)?;
+        }
         self.account(key.lane(), |usage| usage.remove(old.length, old.state))?;
         Ok(Some(old))
+    }
+
+    /// Lists damaged slices from their rows, for an index whose program did not list them.
+    pub(super) fn list_damaged(&mut self) -> Result<(), IndexError> {
+        for entry in self.slices.iter()? {
+            let (name, value) = entry?;
+            let slice: SliceRow = row("slices", value.value())?;
+            if slice.damaged {
+                self.damaged.insert(name.value(), ())?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn unheld(&self) -> Result<Vec<SliceKey>, IndexError> {
@@ -221,18 +296,6 @@ impl<'txn> Tables<'txn> {
         Ok(places)
     }
 
-    /// The last record before an offset of a segment, and the first at or after it.
-    pub(super) fn neighbours(
-        &self,
-        id: SegmentId,
-        offset: u64,
-    ) -> Result<(Option<SliceKey>, Option<u64>), IndexError> {
-        let before = self.places.range((id, 0)..(id, offset))?.next_back().transpose()?;
-        let after = self.places.range((id, offset)..=(id, u64::MAX))?.next().transpose()?;
-        let before = before.map(|(_, key)| SliceKey::from_bytes(key.value()));
-        Ok((before, after.map(|(place, _)| place.value().1)))
-    }
-
     /// Writes a lane update whose appended slices are known to be here.
     pub(super) fn update_lane(&mut self, update: &LaneUpdate) -> Result<(), IndexError> {
         let lane = update.key.bytes();
@@ -270,10 +333,12 @@ impl<'txn> Tables<'txn> {
 
     /// Changes why a slice is kept; nothing if it isn't here.
     pub(super) fn restate(&mut self, key: SliceKey, state: SliceState) -> Result<(), IndexError> {
-        match self.slice(key)? {
-            Some(old) => self.put_slice(key, &SliceRow { state, ..old }),
-            None => Ok(()),
+        if let Some(old) = self.slice(key)?
+            && old.state != state
+        {
+            self.put_slice(key, &SliceRow { state, ..old })?;
         }
+        Ok(())
     }
 
     /// Forgets a lane's promises, not its slices.
@@ -285,39 +350,4 @@ impl<'txn> Tables<'txn> {
         self.leaves.retain_in((&lane, 0)..=(&lane, u64::MAX), |_, _| false)?;
         Ok(())
     }
-}
-
-pub(super) fn read_lane(txn: &redb::ReadTransaction, key: LaneKey) -> Result<Option<LaneRecord>, IndexError> {
-    let lane = key.bytes();
-    let Some(found) = txn.open_table(LANES)?.get(&lane)? else { return Ok(None) };
-    let found: LaneRow = row("lanes", found.value())?;
-    let mut commits: Vec<KeptCommit> = Vec::new();
-    for entry in
-        txn.open_table(COMMITS)?.range((&lane, (0, 0, 0))..=(&lane, (u32::MAX, u64::MAX, u64::MAX)))?
-    {
-        commits.push(row("commits", entry?.1.value())?);
-    }
-    let mut leaves = Vec::new();
-    for entry in txn.open_table(LEAVES)?.range((&lane, 0)..=(&lane, u64::MAX))? {
-        let (place, value) = entry?;
-        leaves.push((LeafIndex::new(place.value().1), row("leaves", value.value())?));
-    }
-    Ok(Some(LaneRecord { row: found, commits, leaves }))
-}
-
-pub(super) fn read_lanes(txn: &redb::ReadTransaction) -> Result<Vec<(LaneKey, LaneRow)>, IndexError> {
-    let mut lanes = Vec::new();
-    for entry in txn.open_table(LANES)?.iter()? {
-        let (key, value) = entry?;
-        lanes.push((LaneKey::from_bytes(key.value()), row("lanes", value.value())?));
-    }
-    Ok(lanes)
-}
-
-pub(super) fn read_used_lanes(txn: &redb::ReadTransaction) -> Result<Vec<LaneKey>, IndexError> {
-    let mut lanes = Vec::new();
-    for entry in txn.open_table(LANE_USAGE)?.iter()? {
-        lanes.push(LaneKey::from_bytes(entry?.0.value()));
-    }
-    Ok(lanes)
 }

@@ -8,10 +8,10 @@
 use std::io;
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, StorageError};
+use redb::{Database, DatabaseError, StorageError, TableHandle};
 
-use super::backend::{Backend, IndexFile, SegmentFile, SegmentId};
-use super::index::{FORMAT, IndexError, META_FORMAT, META_NEXT, META_USAGE, Tables};
+use super::backend::{Backend, SegmentFile, SegmentId};
+use super::index::{DAMAGED, FORMAT, IndexError, IndexFile, META_FORMAT, META_NEXT, META_USAGE, Tables};
 use super::record::{HEADER, LEN, RecordHeader, Salt, SegmentHeader};
 use super::row::{SegmentRow, SliceRow, SliceState};
 use super::{INDEX_CACHE, OpenError, root_of};
@@ -27,6 +27,7 @@ pub(super) fn open(backend: &Arc<dyn Backend>) -> Result<(Database, SegmentId), 
     // The name of a new index must be as durable as what it will hold.
     backend.sync_names()?;
     let txn = database.begin_write().map_err(IndexError::from)?;
+    let lists_damaged = lists(&txn, DAMAGED.name())?;
     let mut tables = Tables::open(&txn)?;
     match tables.meta::<u32>(META_FORMAT)? {
         Some(FORMAT) => {}
@@ -36,6 +37,9 @@ pub(super) fn open(backend: &Arc<dyn Backend>) -> Result<(Database, SegmentId), 
             let usage = tables.usage()?;
             tables.set_meta(META_USAGE, &usage)?;
         }
+    }
+    if !lists_damaged {
+        tables.list_damaged()?;
     }
     if rebuild && !files.is_empty() {
         tracing::warn!(segments = files.len(), "index is missing and is built again from the segments");
@@ -53,12 +57,16 @@ pub(super) fn open(backend: &Arc<dyn Backend>) -> Result<(Database, SegmentId), 
     let next = tables.meta::<SegmentId>(META_NEXT)?.unwrap_or(1);
     let next = files.last().map_or(next, |last| next.max(last + 1));
     tables.set_meta(META_NEXT, &next)?;
-    drop(tables);
+    tables.close()?;
     txn.commit().map_err(IndexError::from)?;
     for id in empty {
         backend.remove(id)?;
     }
     Ok((database, next))
+}
+
+fn lists(txn: &redb::WriteTransaction, name: &str) -> Result<bool, IndexError> {
+    Ok(txn.list_tables()?.any(|table| table.name() == name))
 }
 
 fn open_database(backend: &dyn Backend) -> Result<Database, OpenError> {
@@ -166,7 +174,17 @@ impl Pass<'_, '_> {
         };
         row.live += span;
         tracing::debug!(segment, offset, "slice found behind the index");
-        self.tables.put_slice(header.key, &new)
+        let old = self.tables.put_slice(header.key, &new)?;
+        if let Some(old) = old {
+            let span = RecordHeader::span(old.length);
+            if old.segment == segment {
+                row.live = row.live.saturating_sub(span);
+            } else if let Some(other) = self.tables.segment(old.segment)? {
+                let live = other.live.saturating_sub(span);
+                self.tables.set_segment(old.segment, &SegmentRow { live, ..other })?;
+            }
+        }
+        Ok(())
     }
 }
 

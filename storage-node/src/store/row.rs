@@ -31,6 +31,9 @@ pub enum SliceState {
     Recovered,
 }
 
+/// A segment and an offset in it.
+pub type Place = (SegmentId, u64);
+
 /// Where a slice lies, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct SliceRow {
@@ -46,6 +49,19 @@ pub struct SliceRow {
     pub state: SliceState,
     /// Whether a read found other bytes than the root names.
     pub damaged: bool,
+}
+
+impl SliceRow {
+    /// Its segment and the start of its record: no other record ever has the same.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        (self.segment, self.offset)
+    }
+
+    /// Whether a sweep looks at it.
+    pub(super) const fn is_unheld(&self) -> bool {
+        !matches!(self.state, SliceState::Held | SliceState::Recovered)
+    }
 }
 
 /// A segment as the index knows it.

@@ -1,6 +1,7 @@
 //! Tests of the whole store, on a disk that keeps only what was synced.
 
 mod crash;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -36,7 +37,7 @@ pub(super) fn slice(n: u64) -> Slice {
 
 pub(super) fn request(lane: LaneKey, numbers: impl IntoIterator<Item = u64>, epoch: u64) -> PutRequest {
     let slices = numbers.into_iter().map(slice).collect();
-    PutRequest { lane, slices, epoch: Epoch::new(epoch), limit: AMPLE }
+    PutRequest { lane, slices, epoch: Epoch::new(epoch), limit: AMPLE, for_commit: false }
 }
 
 fn assert_here(store: &SliceStore, lane: LaneKey, n: u64) {
@@ -139,7 +140,9 @@ fn damage_is_found_and_healed() {
     let want = slice(1);
     let key = lane.slice(want.leaf.stripe);
     let row = store.slice(&key).unwrap().unwrap();
+    drop(store);
     disk.rot(row.segment, row.offset + HEADER + 700);
+    let store = open(&disk);
     assert!(matches!(store.read(&key, 0, 100), Err(ReadError::Damaged)));
     store.put(request(lane, 0..3, 0)).unwrap();
     assert_here(&store, lane, 1);
@@ -215,7 +218,7 @@ fn sweep_frees_what_nothing_holds() {
     assert_here(&store, lane, 0);
     let before = disk.written();
     assert_eq!(sweep(101, Some(by)).slices, 5);
-    assert_eq!(sweep(101, Some(by)).slices, 0, "the disk has it back before the next job");
+    store.tidy();
     assert!(disk.written() < before);
     (5..10).for_each(|n| assert_here(&store, lane, n));
     assert_consistent(&store);

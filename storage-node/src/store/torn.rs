@@ -1,7 +1,7 @@
 //! A disk for tests that keeps no more than it promised: at a crash each sector written since the last sync is kept or
 //! lost by lot, and so is each name. One kind of sync can be made a lie, to show that the tests would notice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -10,6 +10,28 @@ use redb::StorageBackend;
 use super::backend::{Backend, SegmentFile, SegmentId};
 
 const SECTOR: usize = 512;
+/// Added to the names of retired segments.
+const SPARE: SegmentId = 1 << 40;
+
+/// A change of names that may not be durable yet.
+#[derive(Clone, Copy, Debug)]
+enum Naming {
+    Create(SegmentId, u64),
+    Remove(SegmentId),
+    Rename(SegmentId, SegmentId),
+}
+
+fn rename(names: &mut BTreeMap<SegmentId, u64>, naming: Naming) {
+    match naming {
+        Naming::Create(name, file) => drop(names.insert(name, file)),
+        Naming::Remove(name) => drop(names.remove(&name)),
+        Naming::Rename(from, to) => {
+            if let Some(file) = names.remove(&from) {
+                names.insert(to, file);
+            }
+        }
+    }
+}
 
 /// What can be synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,9 +101,12 @@ impl Image {
 
 #[derive(Debug, Default)]
 struct World {
-    segments: BTreeMap<SegmentId, Image>,
-    names: BTreeSet<SegmentId>,
-    durable_names: BTreeSet<SegmentId>,
+    /// Files by number, and their names.
+    segments: BTreeMap<u64, Image>,
+    names: BTreeMap<SegmentId, u64>,
+    durable_names: BTreeMap<SegmentId, u64>,
+    /// What was done to names since they were synced.
+    namings: Vec<Naming>,
     index: Image,
     /// Whether the name of the index file is durable.
     index_is_named: bool,
@@ -100,6 +125,13 @@ impl World {
             Some(at) if self.operations > at => Err(io::Error::other("power is off")),
             _ => Ok(()),
         }
+    }
+}
+
+impl World {
+    fn name(&mut self, naming: Naming) {
+        rename(&mut self.names, naming);
+        self.namings.push(naming);
     }
 }
 
@@ -139,20 +171,17 @@ impl Torn {
     pub(crate) fn after_crash(&self, lot: &mut Lot) -> Self {
         let world = self.world();
         let mut names = world.durable_names.clone();
-        for id in world.names.symmetric_difference(&world.durable_names) {
-            if lot.below(2) == 0 && !names.remove(id) {
-                names.insert(*id);
+        for naming in &world.namings {
+            if lot.below(2) == 0 {
+                rename(&mut names, *naming);
             }
         }
-        let segments = names
-            .iter()
-            .filter_map(|id| Some((*id, world.segments.get(id)?.crash(lot))))
-            .collect::<BTreeMap<_, _>>();
+        let segments: BTreeMap<_, _> =
+            names.values().map(|file| (*file, world.segments[file].crash(lot))).collect();
         let index_is_named = world.index_is_named;
         let keeps_index = index_is_named || lot.below(2) == 0;
         let index = if keeps_index { world.index.crash(lot) } else { Image::default() };
         let (free, lie) = (world.free, world.lie);
-        let names: BTreeSet<_> = segments.keys().copied().collect();
         let found = World {
             segments,
             durable_names: names.clone(),
@@ -166,10 +195,18 @@ impl Torn {
         Self(Arc::new(Mutex::new(found)))
     }
 
+    fn rename(&self, from: SegmentId, to: SegmentId) -> io::Result<()> {
+        let mut world = self.world();
+        world.step()?;
+        world.name(Naming::Rename(from, to));
+        Ok(())
+    }
+
     /// Changes a byte of a segment behind the store's back.
     pub(crate) fn rot(&self, id: SegmentId, offset: u64) {
         let mut world = self.world();
-        let image = world.segments.get_mut(&id).expect("a segment");
+        let file = world.names[&id];
+        let image = world.segments.get_mut(&file).expect("a segment");
         let at = usize::try_from(offset).expect("small");
         image.current[at] ^= 1;
         image.durable[at] ^= 1;
@@ -178,7 +215,7 @@ impl Torn {
     /// Bytes that are not zero, in all segments.
     pub(crate) fn written(&self) -> usize {
         let world = self.world();
-        let files = world.names.iter().filter_map(|id| world.segments.get(id));
+        let files = world.names.values().filter_map(|file| world.segments.get(file));
         files.map(|image| image.current.iter().filter(|byte| **byte != 0).count()).sum()
     }
 
@@ -206,7 +243,7 @@ impl Backend for Torn {
     }
 
     fn segments(&self) -> io::Result<Vec<SegmentId>> {
-        Ok(self.world().names.iter().copied().collect())
+        Ok(self.world().names.range(..SPARE).map(|(id, _)| *id).collect())
     }
 
     fn create(&self, id: SegmentId, length: u64) -> io::Result<Arc<dyn SegmentFile>> {
@@ -218,23 +255,44 @@ impl Backend for Torn {
         world.free -= length;
         let length = usize::try_from(length).expect("small");
         let image = Image { current: vec![0; length], ..Image::default() };
-        world.segments.insert(id, image);
-        world.names.insert(id);
-        Ok(Arc::new(TornFile(self.clone(), id)))
+        let file = world.segments.last_key_value().map_or(0, |(last, _)| last + 1);
+        world.segments.insert(file, image);
+        world.name(Naming::Create(id, file));
+        Ok(Arc::new(TornFile(self.clone(), file)))
     }
 
     fn open(&self, id: SegmentId) -> io::Result<Arc<dyn SegmentFile>> {
-        match self.world().names.contains(&id) {
-            true => Ok(Arc::new(TornFile(self.clone(), id))),
-            false => Err(io::ErrorKind::NotFound.into()),
+        match self.world().names.get(&id) {
+            Some(file) => Ok(Arc::new(TornFile(self.clone(), *file))),
+            None => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
     fn remove(&self, id: SegmentId) -> io::Result<()> {
         let mut world = self.world();
         world.step()?;
-        world.names.remove(&id);
+        world.name(Naming::Remove(id));
         Ok(())
+    }
+
+    fn retire(&self, id: SegmentId) -> io::Result<()> {
+        self.rename(id, SPARE + id)
+    }
+
+    fn retired(&self) -> io::Result<Vec<SegmentId>> {
+        Ok(self.world().names.range(SPARE..).map(|(id, _)| id - SPARE).collect())
+    }
+
+    fn open_retired(&self, old: SegmentId) -> io::Result<Arc<dyn SegmentFile>> {
+        self.open(SPARE + old)
+    }
+
+    fn revive(&self, old: SegmentId, id: SegmentId) -> io::Result<()> {
+        self.rename(SPARE + old, id)
+    }
+
+    fn discard(&self, old: SegmentId) -> io::Result<()> {
+        self.remove(SPARE + old)
     }
 
     fn sync_names(&self) -> io::Result<()> {
@@ -242,6 +300,7 @@ impl Backend for Torn {
         world.step()?;
         if world.lie != Some(Sync::Names) {
             world.durable_names = world.names.clone();
+            world.namings.clear();
             world.index_is_named = true;
         }
         Ok(())
@@ -253,7 +312,7 @@ impl Backend for Torn {
 }
 
 #[derive(Debug)]
-struct TornFile(Torn, SegmentId);
+struct TornFile(Torn, u64);
 
 impl SegmentFile for TornFile {
     fn length(&self) -> io::Result<u64> {
@@ -264,13 +323,23 @@ impl SegmentFile for TornFile {
         read(&self.0.world().segments[&self.1], offset, out)
     }
 
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut world = self.0.world();
-        world.step()?;
-        let image = world.segments.get_mut(&self.1).expect("opened");
-        image.write(usize::try_from(offset).expect("small"), data);
+    fn allocated(&self) -> io::Result<u64> {
+        self.length()
+    }
+
+    fn write_all_at(&self, mut offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        // The power may go off between any two of them.
+        for part in parts {
+            let mut world = self.0.world();
+            world.step()?;
+            let image = world.segments.get_mut(&self.1).expect("opened");
+            image.write(usize::try_from(offset).expect("small"), part);
+            offset += part.len() as u64;
+        }
         Ok(())
     }
+
+    fn forget_cached(&self, _offset: u64, _length: u64) {}
 
     fn sync(&self) -> io::Result<()> {
         let mut world = self.0.world();
@@ -282,7 +351,7 @@ impl SegmentFile for TornFile {
     }
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.write_at(offset, &vec![0; usize::try_from(length).expect("small")])
+        self.write_all_at(offset, &[&vec![0; usize::try_from(length).expect("small")]])
     }
 }
 

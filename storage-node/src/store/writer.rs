@@ -1,69 +1,45 @@
-//! The one thread that writes: takes whatever waits, writes all of it, syncs once, and then tells everybody.
+//! The first of the two threads that write: takes whatever waits, decides what is new, gives it places, writes it, and
+//! syncs once. The second, in `apply`, names all of it in the index with one more sync and tells everybody; meanwhile this
+//! one writes the next group.
 //!
 //! The order is the guarantee. Slices are written and synced, then the names of new segment files, then one index
-//! transaction that names the slices, and only then are callers told and dead bytes given back. A crash between any
-//! two steps leaves at most slices that no index names, or dead bytes that no index counts.
+//! transaction that names the slices, and only then are callers told and dead bytes given back. Groups pass each of these
+//! steps one after another. A crash between any two steps leaves at most slices that no index names, or dead bytes that
+//! no index counts.
 //!
 //! After a failed write or sync nothing can be said about what is on the disk, so the store stops writing until it is
 //! opened again, which looks.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+mod ahead;
+mod front;
+mod records;
 
-use redb::Durability;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
 use tallow_types::Bytes;
 use tallow_types::commit::Leaf;
 
-use super::backend::{SegmentFile, SegmentId};
-use super::index::{IndexError, META_NEXT, Tables};
+use super::apply::{Kept, Laid, Relocated, Task};
+use super::index::{IndexError, View};
+use super::job::{Job, Moved};
 use super::key::{LaneKey, SliceKey};
-use super::record::{HEADER, RecordHeader, Salt, SegmentHeader};
-use super::row::{LaneUpdate, SegmentRow, SliceRow, SliceState};
-use super::{Done, Judge, PutRequest, Shared, Slice, Swept, WriteError};
+use super::record::RecordHeader;
+use super::row::{SliceRow, SliceState};
+use super::{PutRequest, Shared, Slice, WriteError};
 
-mod jobs;
-mod place;
+use ahead::Ahead;
+use front::Front;
+use records::Record;
 
-use jobs::{conclude, damaged, lane, remove_lane, sweep};
-use place::{Active, Place};
-
-/// Most bytes and jobs of one group.
-const GROUP_BYTES: usize = 64 << 20;
+/// Most bytes and jobs of one group. Three groups are in memory at most: one is written, one waits for the index with its
+/// bytes gone already, one is gathered in the queue.
+const GROUP_BYTES: usize = 16 << 20;
 const GROUP_JOBS: usize = 1024;
 
-/// What the writer is asked to do.
-pub(super) enum Job {
-    Put(PutRequest, Done<()>),
-    Lane(Box<LaneUpdate>, Done<()>),
-    Commit(PutRequest, Box<LaneUpdate>, Done<()>),
-    Sweep { limit: usize, judge: Judge, done: Done<Swept> },
-    RemoveLane { lane: LaneKey, limit: usize, done: Done<Swept> },
-    Damaged(SliceKey),
-}
-
-impl Job {
-    pub(super) fn refuse(self, error: &WriteError) {
-        match self {
-            Self::Put(_, done) | Self::Lane(_, done) | Self::Commit(_, _, done) => done(Err(error.clone())),
-            Self::Sweep { done, .. } | Self::RemoveLane { done, .. } => done(Err(error.clone())),
-            Self::Damaged(_) => {}
-        }
-    }
-
-    fn weight(&self) -> usize {
-        match self {
-            Self::Put(request, _) | Self::Commit(request, ..) => {
-                request.slices.iter().map(|slice| slice.bytes.len()).sum()
-            }
-            _ => 0,
-        }
-    }
-}
-
 /// Why a job was not done: refused, with nothing changed, or the store can't go on.
-enum Failure {
+pub(super) enum Failure {
     Refused(WriteError),
     Broken(String),
 }
@@ -74,51 +50,48 @@ impl From<IndexError> for Failure {
     }
 }
 
-fn broken(what: &str, error: &io::Error) -> Failure {
-    Failure::Broken(format!("{what}: {error}"))
-}
-
-/// What one group still has to do to the files.
-#[derive(Default)]
-struct Group {
-    touched: BTreeMap<SegmentId, Arc<dyn SegmentFile>>,
-    created: bool,
-    /// Whether the index changed.
-    dirty: bool,
-    freed: Vec<SliceRow>,
-}
-
-/// What is given back once the index has forgotten it.
-#[derive(Default)]
-struct Dead {
-    ranges: BTreeSet<(SegmentId, u64, u64)>,
-    segments: Vec<SegmentId>,
-}
-
-type Finish = Box<dyn FnOnce(Result<(), &WriteError>)>;
-
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    active: Option<Active>,
-    next: SegmentId,
+    front: Front,
+    ahead: Ahead,
+    /// Groups sent to the index so far.
+    sent: u64,
+    index: SyncSender<Laid>,
+}
+
+/// What a request comes to.
+#[derive(Default)]
+struct Plan<'a> {
+    new: BTreeMap<SliceKey, &'a Slice>,
+    /// Of the new ones, those that take the place of damaged ones.
+    replaces: Vec<SliceKey>,
+    known: Vec<SliceKey>,
+    /// Bytes to write.
+    needed: u64,
+    /// Bytes that the lane and the store come to hold more than before.
+    growth: u64,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, next: SegmentId) -> Self {
-        Self { shared, active: None, next }
+    pub(super) fn new(shared: Arc<Shared>, next: u64, index: SyncSender<Laid>) -> Self {
+        Self { front: Front::new(shared.clone(), next), shared, ahead: Ahead::default(), sent: 0, index }
     }
 
-    /// Works until every sender is gone.
-    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
-            let mut weight = first.weight();
-            let mut group = vec![first];
-            while weight < GROUP_BYTES && group.len() < GROUP_JOBS {
-                let Ok(job) = jobs.try_recv() else { break };
-                weight += job.weight();
-                group.push(job);
+    /// Works until the queue is closed and empty; then gives back what it took ahead.
+    pub(super) fn run(mut self) {
+        while let Some(jobs) = self.shared.queue.take(GROUP_BYTES, GROUP_JOBS) {
+            let takes_away = jobs.last().is_some_and(Job::takes_away);
+            self.group(jobs);
+            if takes_away {
+                self.drain();
             }
-            self.group(group);
+        }
+        self.drain();
+        if self.shared.broken.get().is_none() {
+            let laid = Laid { segments: self.front.seal(), ..Laid::default() };
+            self.send(laid);
+            self.drain();
+            self.front.trim();
         }
     }
 
@@ -128,297 +101,203 @@ impl Writer {
             jobs.into_iter().for_each(|job| job.refuse(&error));
             return;
         }
-        let mut finishes = Vec::new();
-        let outcome = self.write(jobs, &mut finishes);
+        self.ahead.forget(self.shared.progress.done());
+        let mut laid = Laid::default();
+        let mut records = Vec::new();
+        let outcome = self
+            .lay(jobs, &mut laid, &mut records)
+            .and_then(|()| self.front.write(records).map_err(|error| format!("write to a segment: {error}")));
         match outcome {
-            Ok(dead) => {
-                finishes.into_iter().for_each(|finish: Finish| finish(Ok(())));
-                self.give_back(dead);
+            Ok(segments) => {
+                laid.segments = segments;
+                laid.next = self.front.next();
+                self.send(laid);
             }
             Err(reason) => {
-                tracing::error!(reason, "store stops writing");
-                let error = WriteError::Broken(self.shared.broken.get_or_init(|| reason).clone());
-                finishes.into_iter().for_each(|finish| finish(Err(&error)));
+                let error = self.shared.fail(reason);
+                laid.tasks.into_iter().for_each(|task| task.refuse(&error));
             }
         }
     }
 
-    /// Does all jobs, makes them durable, and says what is dead after it.
-    fn write(&mut self, jobs: Vec<Job>, finishes: &mut Vec<Finish>) -> Result<Dead, String> {
-        let shared = self.shared.clone();
-        let mut group = Group::default();
-        let mut failed = None;
-        let index = |error: IndexError| format!("index: {error}");
-        let mut txn = shared.database.begin_write().map_err(|error| index(error.into()))?;
-        txn.set_durability(Durability::Immediate).map_err(|error| format!("index: {error}"))?;
-        let mut tables = Tables::open(&txn).map_err(index)?;
-        for job in jobs {
-            if failed.is_some() {
-                finishes.push(Box::new(|result| {
-                    if let Err(error) = result {
-                        job.refuse(error);
+    fn send(&mut self, mut laid: Laid) {
+        self.sent += 1;
+        laid.number = self.sent;
+        self.ahead.close(self.sent);
+        if let Err(unsent) = self.index.send(laid) {
+            let error = self.shared.fail("the index thread has ended".into());
+            unsent.0.tasks.into_iter().for_each(|task| task.refuse(&error));
+            self.shared.progress.finish(self.sent);
+        }
+    }
+
+    /// Waits until the index names everything that was sent.
+    fn drain(&mut self) {
+        self.shared.progress.wait_for(self.sent);
+        self.ahead.forget(self.sent);
+    }
+
+    /// Gives each job's slices their places. A refused job is told at once.
+    fn lay(&mut self, jobs: Vec<Job>, laid: &mut Laid, records: &mut Vec<Record>) -> Result<(), String> {
+        let mut view = View::open(&self.shared.database).map_err(|error| format!("index: {error}"))?;
+        let mut jobs = jobs.into_iter();
+        while let Some(job) = jobs.next() {
+            let (outcome, done) = match job {
+                Job::Put(request, done) => {
+                    (self.put(&request, &mut view, records).map(|kept| (kept, None)), done)
+                }
+                Job::Commit(request, update, done) => {
+                    (self.put(&request, &mut view, records).map(|kept| (kept, Some(update))), done)
+                }
+                Job::Move(moved, done) => match self.relocate(moved, records) {
+                    Ok(relocated) => {
+                        laid.tasks.push(Task::Move(relocated, done));
+                        continue;
                     }
-                }));
-                continue;
+                    Err(failure) => (Err(failure), done),
+                },
+                Job::Lane(update, done) => {
+                    laid.tasks.push(Task::Lane(update, done));
+                    continue;
+                }
+                Job::Sweep { limit, judge, done } => {
+                    laid.tasks.push(Task::Sweep { limit, judge, done });
+                    continue;
+                }
+                Job::RemoveLane { lane, limit, done } => {
+                    laid.tasks.push(Task::RemoveLane { lane, limit, done });
+                    continue;
+                }
+                Job::Damaged(places, done) => {
+                    laid.tasks.push(Task::Damaged(places, done));
+                    continue;
+                }
+                Job::Scrubbed(cursor, done) => {
+                    laid.tasks.push(Task::Scrubbed(cursor, done));
+                    continue;
+                }
+            };
+            match outcome {
+                Ok((kept, update)) => laid.tasks.push(Task::Keep(kept, update, done)),
+                Err(Failure::Refused(error)) => done(Err(error)),
+                Err(Failure::Broken(reason)) => {
+                    let error = WriteError::Broken(reason.clone());
+                    done(Err(error.clone()));
+                    jobs.for_each(|job| job.refuse(&error));
+                    return Err(reason);
+                }
             }
-            failed = self.job(job, &mut tables, &mut group, finishes);
         }
-        if let Some(reason) = failed {
-            return Err(reason);
-        }
-        if !group.dirty {
-            return Ok(Dead::default());
-        }
-        let dead = self.dead(&mut tables, &group.freed).map_err(index)?;
-        for file in group.touched.values() {
-            file.sync().map_err(|error| format!("sync of a segment: {error}"))?;
-        }
-        if group.created {
-            let synced = shared.segments.backend().sync_names();
-            synced.map_err(|error| format!("sync of segment names: {error}"))?;
-        }
-        drop(tables);
-        txn.commit().map_err(|error| index(error.into()))?;
-        Ok(dead)
-    }
-
-    /// Does one job inside the group's transaction. A refused one is told at once; others when the group is durable.
-    /// Answers why the store can't go on, if it can't.
-    fn job(
-        &mut self,
-        job: Job,
-        tables: &mut Tables<'_>,
-        group: &mut Group,
-        finishes: &mut Vec<Finish>,
-    ) -> Option<String> {
-        match job {
-            Job::Put(request, done) => {
-                let outcome = self.put(&request, tables, group);
-                conclude(outcome, done, finishes)
-            }
-            Job::Lane(update, done) => conclude(lane(&update, tables, group), done, finishes),
-            Job::Commit(request, update, done) => {
-                let outcome = self.put(&request, tables, group);
-                conclude(outcome.and_then(|()| lane(&update, tables, group)), done, finishes)
-            }
-            Job::Sweep { limit, mut judge, done } => {
-                conclude(sweep(limit, &mut judge, tables, group), done, finishes)
-            }
-            Job::RemoveLane { lane, limit, done } => {
-                conclude(remove_lane(lane, limit, tables, group), done, finishes)
-            }
-            Job::Damaged(key) => conclude(damaged(key, tables, group), Box::new(|_| {}), finishes),
-        }
+        Ok(())
     }
 
     fn put(
         &mut self,
         request: &PutRequest,
-        tables: &mut Tables<'_>,
-        group: &mut Group,
-    ) -> Result<(), Failure> {
-        let mut new: BTreeMap<SliceKey, &Slice> = BTreeMap::new();
-        let mut known = Vec::new();
+        view: &mut View,
+        records: &mut Vec<Record>,
+    ) -> Result<Kept, Failure> {
+        let slack = self.shared.config.slack(request.for_commit);
+        let mut plan = self.plan(request, view)?;
+        let mut room = self.check_room(request, &plan, slack, view);
+        if matches!(room, Err(Failure::Refused(_))) && !self.ahead.is_settled() {
+            // What is under way may be counted twice, or may have made room: look again when nothing is.
+            self.drain();
+            *view = View::open(&self.shared.database)?;
+            plan = self.plan(request, view)?;
+            room = self.check_room(request, &plan, slack, view);
+        }
+        room?;
+        let lengths: Vec<u32> = plan.new.values().map(|slice| slice.leaf.length).collect();
+        let spots = self.front.places(&lengths, slack)?;
+        let mut kept =
+            Kept { new: Vec::new(), replaces: plan.replaces, known: plan.known, epoch: request.epoch };
+        for ((key, slice), spot) in plan.new.into_iter().zip(spots) {
+            let Leaf { root, length, .. } = slice.leaf;
+            let (segment, offset) = spot.place();
+            let state = SliceState::Loose { since: request.epoch };
+            kept.new.push((key, SliceRow { segment, offset, length, root, state, damaged: false }));
+            let header = RecordHeader { key, length, root, stored: request.epoch };
+            records.push(Record { spot, header, bytes: slice.bytes.clone() });
+            self.ahead.add(key, root, length);
+        }
+        self.ahead.grow(request.lane, plan.growth);
+        Ok(kept)
+    }
+
+    fn plan<'a>(&self, request: &'a PutRequest, view: &View) -> Result<Plan<'a>, Failure> {
+        let mut plan = Plan::default();
         for slice in &request.slices {
             let key = request.lane.slice(slice.leaf.stripe);
-            let other = match tables.slice(key)? {
-                Some(row) if !row.damaged => {
-                    known.push((key, row.state));
-                    Some((row.root, row.length))
+            let here = match self.ahead.find(&key) {
+                Some(here) => Some(here),
+                None => match view.slice(key)? {
+                    Some(row) if row.damaged => {
+                        if !plan.new.contains_key(&key) {
+                            plan.replaces.push(key);
+                            plan.growth = plan.growth.saturating_sub(row.length.into());
+                        }
+                        None
+                    }
+                    row => row.map(|row| (row.root, row.length)),
+                },
+            };
+            let other = match here {
+                Some(here) => {
+                    plan.known.push(key);
+                    Some(here)
                 }
-                _ => new.insert(key, slice).map(|twin| (twin.leaf.root, twin.leaf.length)),
+                None => plan.new.insert(key, slice).map(|twin| (twin.leaf.root, twin.leaf.length)),
             };
             if other.is_some_and(|other| other != (slice.leaf.root, slice.leaf.length)) {
                 return Err(Failure::Refused(WriteError::Conflict { stripe: slice.leaf.stripe }));
             }
         }
-        let needed: u64 = new.values().map(|slice| u64::from(slice.leaf.length)).sum();
-        self.check_room(request, needed, tables)?;
-        let lengths: Vec<u32> = new.values().map(|slice| slice.leaf.length).collect();
-        let places = self.places(&lengths, tables, group)?;
-        for ((key, slice), place) in new.into_iter().zip(places) {
-            let Leaf { root, length, .. } = slice.leaf;
-            let header = RecordHeader { key, length, root, stored: request.epoch };
-            place.write(&header, &slice.bytes).map_err(|error| broken("write to a segment", &error))?;
-            group.touched.entry(place.segment).or_insert(place.file);
-            // A damaged slice keeps its reason to stay; only its place is new.
-            let old = tables.slice(key)?;
-            let state = old.map_or(SliceState::Loose { since: request.epoch }, |old| old.state);
-            group.freed.extend(old);
-            let (segment, offset) = (place.segment, place.offset);
-            tables.put_slice(key, &SliceRow { segment, offset, length, root, state, damaged: false })?;
-        }
-        for (key, state) in known {
-            let renewed = SliceState::Loose { since: request.epoch };
-            if state != renewed && !matches!(state, SliceState::Held | SliceState::Recovered) {
-                group.dirty = true;
-                tables.restate(key, renewed)?;
-            }
-        }
-        Ok(())
+        let length = |slice: &&Slice| u64::from(slice.leaf.length);
+        plan.needed = plan.new.values().map(length).sum();
+        let fresh = plan.new.iter().filter(|(key, _)| !plan.replaces.contains(key));
+        plan.growth = fresh.map(|(_, slice)| u64::from(slice.leaf.length)).sum();
+        Ok(plan)
     }
 
-    fn check_room(&self, request: &PutRequest, needed: u64, tables: &Tables<'_>) -> Result<(), Failure> {
-        if needed == 0 {
+    fn check_room(
+        &self,
+        request: &PutRequest,
+        plan: &Plan<'_>,
+        slack: u64,
+        view: &View,
+    ) -> Result<(), Failure> {
+        if plan.needed == 0 {
             return Ok(());
         }
-        let lane = tables.lane_usage(request.lane)?;
-        let would = lane.held.get().saturating_add(lane.loose.get()).saturating_add(needed);
+        let lane = view.lane_usage(request.lane)?;
+        let staged = lane.held.get().saturating_add(lane.loose.get());
+        let would = staged.saturating_add(self.ahead.growth_of(request.lane)).saturating_add(plan.growth);
         if would > request.limit.get() {
-            return Err(Failure::Refused(WriteError::LaneFull {
-                needed: Bytes::new(would),
-                limit: request.limit,
-            }));
+            let (needed, limit) = (Bytes::new(would), request.limit);
+            return Err(Failure::Refused(WriteError::LaneFull { needed, limit }));
         }
-        let room = self.shared.config.room.saturating_sub(tables.usage()?.bytes());
-        if needed > room.get() {
-            return Err(self.full(needed, room.get()));
+        let used = view.usage()?.bytes().get().saturating_add(self.ahead.growth());
+        let room = self.shared.config.room.get().saturating_add(slack).saturating_sub(used);
+        if plan.growth > room {
+            return Err(front::full(plan.needed, room));
         }
-        let free = self.free()?;
-        if free == 0 { Err(self.full(needed, free)) } else { Ok(()) }
+        match self.front.free(slack)? {
+            0 if self.front.is_dry() => Err(front::full(plan.needed, 0)),
+            _ => Ok(()),
+        }
     }
 
-    fn full(&self, needed: u64, free: u64) -> Failure {
-        Failure::Refused(WriteError::DiskFull { needed: Bytes::new(needed), free: Bytes::new(free) })
-    }
-
-    /// Bytes that the file system has above the reserve.
-    fn free(&self) -> Result<u64, Failure> {
-        let free = self.shared.segments.backend().free();
-        let free = free.map_err(|error| broken("free space", &error))?;
-        Ok(free.saturating_sub(self.shared.config.reserve.get()))
-    }
-
-    /// Takes places for records of these lengths, all or none.
-    fn places(
-        &mut self,
-        lengths: &[u32],
-        tables: &mut Tables<'_>,
-        group: &mut Group,
-    ) -> Result<Vec<Place>, Failure> {
-        let mut places: Vec<Place> = Vec::with_capacity(lengths.len());
-        let mut rest: u64 = lengths.iter().map(|length| RecordHeader::span(*length)).sum();
-        for length in lengths {
-            let span = RecordHeader::span(*length);
-            match self.place(span, rest, tables, group) {
-                Ok(place) => places.push(place),
-                Err(refused) => {
-                    for (place, length) in places.iter().zip(lengths) {
-                        if let Some(mut row) = tables.segment(place.segment)? {
-                            row.live -= RecordHeader::span(*length);
-                            tables.set_segment(place.segment, &row)?;
-                        }
-                    }
-                    return Err(refused);
-                }
-            }
-            rest -= span;
-        }
-        Ok(places)
-    }
-
-    /// Takes the next place in the active segment, or in a new one. `rest` is what the request still has to place, this
-    /// record included.
-    fn place(
-        &mut self,
-        span: u64,
-        rest: u64,
-        tables: &mut Tables<'_>,
-        group: &mut Group,
-    ) -> Result<Place, Failure> {
-        group.dirty = true;
-        if let Some(active) = &self.active {
-            let id = active.id;
-            let row = tables.segment(id)?;
-            let mut row = row.ok_or_else(|| Failure::Broken(format!("segment {id} is not in the index")))?;
-            if row.end + span <= row.length {
-                let place = active.place(row.end);
-                row.end += span;
-                row.live += span;
-                tables.set_segment(id, &row)?;
-                return Ok(place);
-            }
-        }
-        let (active, length) = self.create(span, rest)?;
-        self.seal(tables)?;
-        let row = SegmentRow { length, end: HEADER + span, live: span, sealed: false };
-        tables.set_segment(active.id, &row)?;
-        tables.set_meta(META_NEXT, &self.next)?;
-        group.created = true;
-        group.touched.insert(active.id, active.file.clone());
-        let place = active.place(HEADER);
-        self.active = Some(active);
-        Ok(place)
-    }
-
-    /// Creates a segment of the usual length, or a shorter one if the disk has room for this request alone.
-    fn create(&mut self, span: u64, rest: u64) -> Result<(Active, u64), Failure> {
-        let free = self.free()?;
-        let usual = self.shared.config.segment.get().max(HEADER + span);
-        let least = (HEADER + rest).next_multiple_of(4096);
-        let length = if usual <= free { usual } else { least };
-        if length > free {
-            return Err(self.full(rest, free));
-        }
-        let id = self.next;
-        self.next += 1;
-        let file = match self.shared.segments.create(id, length) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(self.full(rest, free)),
-            Err(error) => return Err(broken("new segment", &error)),
-        };
-        let mut salt = Salt::default();
-        getrandom::fill(&mut salt).map_err(|error| Failure::Broken(format!("random bytes: {error}")))?;
-        let header = SegmentHeader { id, length, salt };
-        file.write_at(0, &header.encode()).map_err(|error| broken("new segment", &error))?;
-        Ok((Active { id, file, salt }, length))
-    }
-
-    fn seal(&mut self, tables: &mut Tables<'_>) -> Result<(), Failure> {
-        if let Some(active) = self.active.take()
-            && let Some(row) = tables.segment(active.id)?
-        {
-            tables.set_segment(active.id, &SegmentRow { sealed: true, ..row })?;
-        }
-        Ok(())
-    }
-
-    /// Finds what lies dead around freed records, and takes segments without a living one off the index.
-    fn dead(&self, tables: &mut Tables<'_>, freed: &[SliceRow]) -> Result<Dead, IndexError> {
-        let mut dead = Dead::default();
-        for slice in freed {
-            let Some(mut row) = tables.segment(slice.segment)? else { continue };
-            row.live = row.live.saturating_sub(RecordHeader::span(slice.length));
-            let active = self.active.as_ref().is_some_and(|active| active.id == slice.segment);
-            if row.live == 0 && !active {
-                tables.remove_segment(slice.segment)?;
-                dead.segments.push(slice.segment);
-                continue;
-            }
-            tables.set_segment(slice.segment, &row)?;
-            let (before, after) = tables.neighbours(slice.segment, slice.offset)?;
-            let start = match before.map(|key| tables.slice(key)).transpose()?.flatten() {
-                Some(before) => before.offset + RecordHeader::span(before.length),
-                None => HEADER,
-            };
-            dead.ranges.insert((slice.segment, start, after.unwrap_or(row.end)));
-        }
-        dead.ranges.retain(|(segment, ..)| !dead.segments.contains(segment));
-        Ok(dead)
-    }
-
-    /// Gives dead bytes back to the file system. A failure costs disk, never data.
-    fn give_back(&self, dead: Dead) {
-        for (segment, start, end) in dead.ranges {
-            let punched = self.shared.segments.file(segment).and_then(|file| file.punch(start, end - start));
-            if let Err(error) = punched {
-                tracing::warn!(segment, %error, "dead slices keep their disk");
-            }
-        }
-        for segment in dead.segments {
-            if let Err(error) = self.shared.segments.remove(segment) {
-                tracing::warn!(segment, %error, "dead segment keeps its disk");
-            }
-        }
+    /// Gives records that shall lie elsewhere their new places. What keeps the store tidy may use half of the reserve: it
+    /// gives back more than it takes.
+    fn relocate(&mut self, moved: Vec<Moved>, records: &mut Vec<Record>) -> Result<Vec<Relocated>, Failure> {
+        let lengths: Vec<u32> = moved.iter().map(|moved| moved.header.length).collect();
+        let spots = self.front.places(&lengths, self.shared.config.reserve.get() / 2)?;
+        let moves = moved.into_iter().zip(spots).map(|(Moved { from, header, bytes }, spot)| {
+            let relocated = Relocated { key: header.key, from, to: spot.place(), length: header.length };
+            records.push(Record { spot, header, bytes });
+            relocated
+        });
+        Ok(moves.collect())
     }
 }

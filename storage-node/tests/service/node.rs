@@ -7,6 +7,7 @@ use tallow_consensus::Clock;
 use tallow_ledger::key;
 use tallow_net::Transport;
 use tallow_proofs::beacon::{R255, Vrf};
+use tallow_storage_node::store::Upkeep;
 use tallow_storage_node::{Join, Node, NodeConfig, SeederConfig, ValidatorConfig};
 use tallow_types::contract::Address;
 use tallow_types::fault::Code;
@@ -45,7 +46,7 @@ fn seeder_config(dir: &Path, n: u8, bootstrap: Vec<tallow_net::Peer>) -> NodeCon
     let join = Join::Network { chain, bootstrap };
     let mut config = NodeConfig::new(dir.join(format!("seeder-{n}")), seeder_key(n), join);
     config.listen = loopback();
-    config.seeder = Some(SeederConfig { terms: terms(), store: store_config() });
+    config.seeder = Some(SeederConfig { terms: terms(), store: store_config(), upkeep: Upkeep::default() });
     config
 }
 

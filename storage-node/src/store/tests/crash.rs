@@ -21,7 +21,7 @@ struct Model {
 fn change(store: &SliceStore, model: &mut Model, lot: &mut Lot) -> Result<(), WriteError> {
     let lane = u8::try_from(lot.below(3)).unwrap();
     let key = lane_key(lane);
-    match lot.below(10) {
+    match lot.below(13) {
         0..5 => {
             let numbers = model.next..model.next + 1 + lot.below(6);
             model.next = numbers.end;
@@ -42,6 +42,8 @@ fn change(store: &SliceStore, model: &mut Model, lot: &mut Lot) -> Result<(), Wr
             model.rows.insert(lane, row);
             model.slices.extend(numbers.into_iter().map(|n| ((lane, n), true)));
         }
+        10..12 => store.tidy(),
+        12 => drop(store.scrub().map_err(|error| WriteError::Broken(error.to_string()))?),
         8 => {
             // What is being freed may be gone or not if the power goes off: it is out of the model before.
             model.slices.retain(|_, held| *held);

@@ -1,23 +1,24 @@
-//! What each kind of job but a put does to the index, inside the group's transaction.
+//! What each kind of task does to the index, inside the group's transaction.
 
 use tallow_types::Bytes;
 use tallow_types::commit::Leaf;
 
-use super::{Failure, Finish, Group};
+use super::{Group, Kept, Relocated};
 use crate::store::index::Tables;
 use crate::store::key::{LaneKey, SliceKey};
-use crate::store::row::{LaneUpdate, SliceRow};
+use crate::store::row::{LaneUpdate, Place, SliceRow, SliceState};
+use crate::store::writer::Failure;
 use crate::store::{Done, Judge, Swept, Verdict, WriteError};
 
 /// Tells a refused caller at once, the others once the group is durable.
 pub(super) fn conclude<T: 'static>(
     outcome: Result<T, Failure>,
     done: Done<T>,
-    finishes: &mut Vec<Finish>,
+    group: &mut Group,
 ) -> Option<String> {
     match outcome {
         Ok(value) => {
-            finishes.push(Box::new(|durable| done(durable.map(|()| value).map_err(Clone::clone))));
+            group.finishes.push(Box::new(|durable| done(durable.map(|()| value).map_err(Clone::clone))));
             None
         }
         Err(Failure::Refused(error)) => {
@@ -25,12 +26,38 @@ pub(super) fn conclude<T: 'static>(
             None
         }
         Err(Failure::Broken(reason)) => {
-            finishes.push(Box::new(|durable| {
+            group.finishes.push(Box::new(|durable| {
                 done(Err(durable.err().cloned().unwrap_or(WriteError::Broken(String::new()))));
             }));
             Some(reason)
         }
     }
+}
+
+pub(super) fn keep(kept: Kept, tables: &mut Tables<'_>, group: &mut Group) -> Result<(), Failure> {
+    for (key, mut new) in kept.new {
+        if kept.replaces.contains(&key)
+            && let Some(old) = tables.slice(key)?
+        {
+            // A damaged slice keeps its reason to stay; only its place is new.
+            new.state = old.state;
+        }
+        group.freed.extend(tables.put_slice(key, &new)?);
+        group.settle(new.place(), new.length, tables)?;
+        group.dirty = true;
+    }
+    for key in kept.known {
+        let Some(row) = tables.slice(key)?.filter(|row| !row.damaged) else {
+            // What takes slices away lets nothing be laid beside it.
+            return Err(Failure::Broken("a slice that was here is gone".into()));
+        };
+        let renewed = SliceState::Loose { since: kept.epoch };
+        if row.state != renewed && row.is_unheld() {
+            group.dirty = true;
+            tables.restate(key, renewed)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn lane(update: &LaneUpdate, tables: &mut Tables<'_>, group: &mut Group) -> Result<(), Failure> {
@@ -105,10 +132,38 @@ fn free(key: SliceKey, tables: &mut Tables<'_>, group: &mut Group, swept: &mut S
     Ok(())
 }
 
-pub(super) fn damaged(key: SliceKey, tables: &mut Tables<'_>, group: &mut Group) -> Result<(), Failure> {
-    if let Some(row) = tables.slice(key)? {
+/// Marks slices, unless they lie elsewhere by now.
+pub(super) fn damaged(
+    places: &[(SliceKey, Place)],
+    tables: &mut Tables<'_>,
+    group: &mut Group,
+) -> Result<(), Failure> {
+    for (key, place) in places {
+        if let Some(row) = tables.slice(*key)?
+            && row.place() == *place
+        {
+            group.dirty = true;
+            tables.put_slice(*key, &SliceRow { damaged: true, ..row })?;
+        }
+    }
+    Ok(())
+}
+
+/// Names the new places of records that still live at the old ones. The others were written for nothing.
+pub(super) fn relocate(
+    moves: &[Relocated],
+    tables: &mut Tables<'_>,
+    group: &mut Group,
+) -> Result<(), Failure> {
+    for Relocated { key, from, to, length } in moves {
+        if let Some(row) = tables.slice(*key)?
+            && row.place() == *from
+        {
+            let (segment, offset) = *to;
+            group.freed.extend(tables.put_slice(*key, &SliceRow { segment, offset, ..row })?);
+            group.settle(*to, *length, tables)?;
+        }
         group.dirty = true;
-        tables.put_slice(key, &SliceRow { damaged: true, ..row })?;
     }
     Ok(())
 }
