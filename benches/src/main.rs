@@ -9,6 +9,7 @@ mod growth;
 mod local;
 mod network;
 mod peers;
+mod pipeline;
 mod small;
 mod stages;
 mod store;
@@ -26,6 +27,7 @@ type Bench = (&'static str, bool, fn() -> Result<()>);
 
 const BENCHES: &[Bench] = &[
     ("stages", true, stages::run),
+    ("pipeline", true, pipeline::run),
     ("network", true, network::run),
     ("small", true, small::run),
     ("store", true, store::run),

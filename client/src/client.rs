@@ -32,6 +32,7 @@ use crate::sync::bring;
 use crate::write::committer::{Command, Committer, Works};
 use crate::write::packer::Packer;
 use crate::write::poster::Poster;
+use crate::write::sealing::Workshop;
 use crate::write::session::{Keeper, KeeperSetup};
 use crate::write::uplink::{Setup, Uplink};
 
@@ -368,6 +369,7 @@ impl Inner {
             straggler: tuning.straggler,
             patience: tuning.patience,
         };
+        let packer = Packer::new(profile, tuning.stripe_bytes, self.db.clone());
         let uplink = Uplink::new(Setup {
             caller: self.caller.clone(),
             db: self.db.clone(),
@@ -375,6 +377,7 @@ impl Inner {
             profile,
             keys: self.keys.clone(),
             stripes_in_flight: tuning.stripes_in_flight,
+            streams: packer.streams(),
             straggler: tuning.straggler,
             patience: tuning.patience,
         });
@@ -383,7 +386,8 @@ impl Inner {
             db: self.db.clone(),
             caller: self.caller.clone(),
             keeper: Keeper::new(keeper, core),
-            packer: Packer::new(profile, tuning.stripe_bytes, self.db.clone()),
+            packer,
+            workshop: Workshop::default(),
             uplink,
             poster: Poster::start(self.chain.clone(), Duration::from_millis(params.epoch.get()) / 4),
             identity: options.identity.clone(),

@@ -1,16 +1,15 @@
-//! `put`: reads the source, cuts, seals and packs it on a thread of its own, and asks for a commit when all is packed.
+//! `put`: reads and cuts the source on a thread of its own, has its chunks sealed and packed, and asks for a commit when all
+//! are.
 //!
 //! Guarantees: one chunk at a time is in the reader's hands; a file that changes while it is read is read once more, and
 //! then left out with its reason, or an error if it is all there is to store; nothing is visible before the commit.
 
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tallow_market::quote;
-use tallow_seal::chunk::Sealer;
-use tallow_seal::cut::{Cutter, Sizes};
+use tallow_seal::cut::{Cutter, Sizes, Window};
 use tallow_seal::entry::{FileTime, LinkTarget, Mode};
 use tallow_seal::path::BlobPath;
 use tallow_types::limits::INLINE_BLOB_MAX;
@@ -24,10 +23,9 @@ use crate::place::epochs_of_days;
 use crate::progress::{Progress, Stage};
 use crate::report::{PutReport, Skipped};
 use crate::source::{Found, Item, Modified, RootError, Source, Walker, Watched, What};
-use crate::write::cell::{Cell, Placement, State};
 use crate::write::committer::{Command, Extent, Look};
 use crate::write::group::{Draft, DraftKind, Finish};
-use crate::write::packer::Usage;
+use crate::write::sealing::{Sealing, Ticket};
 
 /// Counts a put or removal as under way for as long as it lives.
 pub(crate) struct Active<'a>(&'a AtomicUsize);
@@ -84,16 +82,15 @@ impl Client {
         let _leash = Leash(stop.clone());
         let usage = writer.works.packer.usage();
         let reading = Reading {
-            writer: writer.clone(),
             progress: progress.clone(),
             stop,
             now: self.inner.options.clock.now(),
             sizes: sizes(&writer),
-            sealer: Sealer::default(),
-            cells: Vec::new(),
-            usage: usage.clone(),
+            window: Window::default(),
+            sealing: Sealing::new(writer.works.clone(), usage.clone()),
             report: PutReport::default(),
             changes: Vec::new(),
+            coming: Vec::new(),
         };
         let (changes, mut report) = blocking(move || reading.run(source, to)).await??;
         progress.stage(Stage::Committing);
@@ -169,6 +166,10 @@ pub(crate) fn blob_path(text: &str) -> Result<BlobPath, PutError> {
         .map_err(|error| PutError::BadPath { path: text.to_owned(), reason: error.to_string() })
 }
 
+fn file_time(modified: Modified) -> FileTime {
+    FileTime::new(modified.seconds, modified.nanos).unwrap_or_default()
+}
+
 /// Chunk sizes that fit the stripes of this client.
 fn sizes(writer: &Writer) -> Sizes {
     Sizes::for_capacity(writer.works.packer.capacity()).unwrap_or(Sizes::STANDARD)
@@ -203,17 +204,24 @@ type Changes = Vec<(BlobPath, Option<Draft>)>;
 
 /// The reading side of one put.
 struct Reading {
-    writer: Writer,
     progress: Arc<dyn Progress>,
     stop: Arc<AtomicBool>,
     now: TimeMs,
     sizes: Sizes,
-    sealer: Sealer,
-    /// Stripes that this put's chunks went into.
-    cells: Vec<Arc<Cell>>,
-    usage: Arc<Usage>,
+    window: Window,
+    sealing: Sealing,
     report: PutReport,
     changes: Changes,
+    /// Changes whose chunks are still being sealed.
+    coming: Vec<(usize, Ticket)>,
+}
+
+/// A content that was read.
+enum Read {
+    /// All of it.
+    Inline(Vec<u8>),
+    /// It is on its way into stripes.
+    Chunks(Ticket),
 }
 
 /// Why one file was not read.
@@ -237,16 +245,14 @@ impl Reading {
                     path: String::new(),
                     reason: "a stream needs a name".into(),
                 })?;
-                let what = self.content(reader).map_err(|unread| match unread {
+                let read = self.content(reader).map_err(|unread| match unread {
                     Unread::Fatal(error) => error,
                     Unread::Io(source) => PutError::Source { path: "the stream".into(), source },
                     Unread::Changed => PutError::Changed { path: "the stream".into() },
                 })?;
                 self.report.files = 1;
                 self.progress.blob(path.as_str());
-                let (modified, mode) = (FileTime::from_clock(self.now), Mode::from_system(mode));
-                let draft = Draft { what, modified, mode, stored_at: self.now };
-                self.changes.push((path, Some(draft)));
+                self.add_content(path, read, FileTime::from_clock(self.now), mode);
             }
             Source::Path(root) => {
                 for found in walk(&root)? {
@@ -255,6 +261,14 @@ impl Reading {
                         Found::Item(item) => self.item(item, to.as_ref())?,
                     }
                 }
+            }
+        }
+        let mut placed = self.sealing.finish()?;
+        for (change, ticket) in self.coming {
+            let found = placed.remove(&ticket).unwrap_or_default();
+            self.report.reused += found.reused;
+            if let Some((_, Some(draft))) = self.changes.get_mut(change) {
+                draft.what = DraftKind::Chunks(found.chunks);
             }
         }
         Ok((self.changes, self.report))
@@ -282,12 +296,12 @@ impl Reading {
         };
         match item.what {
             What::Dir => {
-                self.add(path, DraftKind::Dir, item.modified, item.mode);
+                self.add(path, DraftKind::Dir, file_time(item.modified), item.mode);
                 self.report.folders += 1;
             }
             What::Link { target } => match LinkTarget::new(target) {
                 Some(target) => {
-                    self.add(path, DraftKind::Link(target), item.modified, item.mode);
+                    self.add(path, DraftKind::Link(target), file_time(item.modified), item.mode);
                     self.report.links += 1;
                 }
                 None => {
@@ -296,9 +310,9 @@ impl Reading {
                 }
             },
             What::File { .. } => match self.file(&item.path, is_root) {
-                Ok((what, modified, mode)) => {
+                Ok((read, modified, mode)) => {
                     self.progress.blob(path.as_str());
-                    self.add(path, what, modified, mode);
+                    self.add_content(path, read, file_time(modified), mode);
                     self.report.files += 1;
                 }
                 Err(Unread::Fatal(error)) => return Err(error),
@@ -316,85 +330,63 @@ impl Reading {
         Ok(())
     }
 
-    fn add(&mut self, path: BlobPath, what: DraftKind, modified: Modified, mode: u32) {
-        let modified = FileTime::new(modified.seconds, modified.nanos).unwrap_or_default();
+    fn add(&mut self, path: BlobPath, what: DraftKind, modified: FileTime, mode: u32) {
         let draft = Draft { what, modified, mode: Mode::from_system(mode), stored_at: self.now };
         self.changes.push((path, Some(draft)));
     }
 
+    fn add_content(&mut self, path: BlobPath, read: Read, modified: FileTime, mode: u32) {
+        let what = match read {
+            Read::Inline(bytes) => DraftKind::Inline(bytes),
+            Read::Chunks(ticket) => {
+                self.coming.push((self.changes.len(), ticket));
+                DraftKind::Chunks(Vec::new())
+            }
+        };
+        self.add(path, what, modified, mode);
+    }
+
     /// Reads one file, twice if it changes meanwhile.
-    fn file(&mut self, path: &Path, is_root: bool) -> Result<(DraftKind, Modified, u32), Unread> {
+    fn file(&mut self, path: &Path, is_root: bool) -> Result<(Read, Modified, u32), Unread> {
         for _ in 0..2 {
             let mut file = Watched::open(path, is_root).map_err(Unread::Io)?;
-            let (before, reused) = (self.report.bytes, self.report.reused);
-            let what = self.content(file.reader())?;
+            let before = self.report.bytes;
+            let read = self.content(file.reader())?;
             if file.is_unchanged(self.report.bytes - before) {
-                return Ok((what, file.modified(), file.mode()));
+                return Ok((read, file.modified(), file.mode()));
             }
-            (self.report.bytes, self.report.reused) = (before, reused);
+            self.report.bytes = before;
         }
         Err(Unread::Changed)
     }
 
-    /// Cuts, seals and packs one content.
-    fn content(&mut self, reader: impl Read) -> Result<DraftKind, Unread> {
-        let mut cutter = Cutter::new(self.sizes, reader);
-        let mut placements: Vec<Placement> = Vec::new();
+    /// Cuts one content and hands its chunks on.
+    fn content(&mut self, reader: impl std::io::Read) -> Result<Read, Unread> {
+        let mut cutter = Cutter::with_window(self.sizes, reader, std::mem::take(&mut self.window));
+        let ticket = self.sealing.ticket();
         let mut waiting: Option<Vec<u8>> = None;
+        let mut is_first = true;
         while let Some(chunk) = cutter.next_chunk().map_err(Unread::Io)? {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Unread::Fatal(SessionError::LeaseLost.into()));
             }
             self.report.bytes += chunk.len() as u64;
             self.progress.plain(chunk.len() as u64);
-            if placements.is_empty() && waiting.is_none() && chunk.len() <= INLINE_BLOB_MAX {
+            if std::mem::take(&mut is_first) && chunk.len() <= INLINE_BLOB_MAX {
                 // The only chunk, perhaps: then it lives in the catalog.
-                waiting = Some(chunk);
+                waiting = Some(chunk.to_vec());
                 continue;
             }
             if let Some(first) = waiting.take() {
-                placements.push(self.chunk(&first)?);
+                self.sealing.push(ticket, &first)?;
             }
-            placements.push(self.chunk(&chunk)?);
+            self.sealing.push(ticket, chunk)?;
         }
+        self.window = cutter.into_window();
         Ok(match waiting {
-            Some(only) => DraftKind::Inline(only),
-            None if placements.is_empty() => DraftKind::Inline(Vec::new()),
-            None => DraftKind::Chunks(placements),
+            Some(only) => Read::Inline(only),
+            None if is_first => Read::Inline(Vec::new()),
+            None => Read::Chunks(ticket),
         })
-    }
-
-    fn chunk(&mut self, bytes: &[u8]) -> Result<Placement, PutError> {
-        let works = self.writer.works.clone();
-        let internal = |reason: String| PutError::Session(SessionError::Internal(reason));
-        let plain = works.keys.catalog.identify(bytes);
-        if let Some(known) = works.packer.find(&plain.id(), &self.usage).map_err(SessionError::from)? {
-            self.report.reused += u64::from(known.plain_len());
-            return Ok(known);
-        }
-        let sealed =
-            self.sealer.seal(&works.keys.catalog, &plain).map_err(|error| internal(error.to_string()))?;
-        let plain_len = u32::try_from(bytes.len()).map_err(|error| internal(error.to_string()))?;
-        let packed = works.packer.push(plain.id(), (&sealed, plain_len), &self.usage);
-        let (placement, closed) = packed.ok_or_else(|| internal("a chunk that no stripe holds".into()))?;
-        if let Some(closed) = closed {
-            self.cells.push(closed.cell.clone());
-            let runtime = tokio::runtime::Handle::current();
-            // Whatever came of the others: other puts may have chunks in this one.
-            runtime.block_on(works.uplink.send(closed, None));
-            self.check_cells()?;
-        }
-        Ok(placement)
-    }
-
-    /// There is no use in reading on when a stripe has failed.
-    fn check_cells(&mut self) -> Result<(), PutError> {
-        for cell in &self.cells {
-            if let State::Failed(failure) = cell.state() {
-                return Err(failure.into());
-            }
-        }
-        self.cells.retain(|cell| !matches!(cell.state(), State::Committed { .. } | State::Settled(_)));
-        Ok(())
     }
 }

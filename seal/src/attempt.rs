@@ -2,18 +2,23 @@
 //! its id. Otherwise one keystream would cover two messages, and a seeder that saw both would know their difference.
 //!
 //! Before a stripe is coded, its attempt is written to the journal and synced. Slices are masked for a network only
-//! with a [`Permit`], and only an attempt whose digest fits the stream gives one. A machine without its journal has no
+//! with a [`Permit`], and only an attempt whose digest fits the stream gives one. The permit itself takes the data slices
+//! out of that stream, so there is no way to hand it other bytes or another order. A machine without its journal has no
 //! attempts, so it begins new ones, with new random ids.
+//!
+//! Slices are made row by row, each tile coded, masked and hashed while it is in cache.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use tallow_types::id::{ContractId, Digest, SliceRoot, StripeId};
-use tallow_types::limits::TILE;
 use tallow_types::tagged;
-use tallow_types::unit::SlotIndex;
 
 use crate::keys::MaskSecret;
-use crate::mask::StripeMask;
+use crate::mask::{Pad, SlotMask};
 use crate::stripe::Stripe;
+
+/// Columns that are coded, masked and hashed at a time: n pieces of this many bytes, and the k that they are made of, are
+/// in the second cache together. A power of two, or hashing takes smaller steps.
+const STEP: usize = 32 << 10;
 
 /// One encoding attempt, as the journal keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -35,16 +40,16 @@ pub struct Abandoned {
     pub stripe: StripeId,
 }
 
-/// Why slices can't be masked: they are not those of the stripe. A bug of the caller.
+/// Why slices can't be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the message says what each field is")]
-pub enum MaskError {
-    /// Not n slices.
-    #[error("the stripe has {expected} slices, not {found}")]
-    Count { expected: u8, found: usize },
-    /// A slice of another length, or a data slice with other bytes than the permit is for.
-    #[error("slice {slot} is not the one that this stripe has")]
-    Slice { slot: SlotIndex },
+pub enum CodeError<E> {
+    /// The caller's memory has another size.
+    #[error("the slices of the stripe take {expected} bytes, not {found}")]
+    Room { expected: usize, found: usize },
+    /// What the code says.
+    #[error(transparent)]
+    Encode(#[from] E),
 }
 
 impl StripeAttempt {
@@ -80,57 +85,83 @@ impl Permit<'_> {
         self.stripe
     }
 
-    /// Masks all n slices in place, data first, and gives their roots. That the data slices are the stripe's is
-    /// checked; parity is the code's word, which is a function of them.
+    /// Bytes that all n slices take together.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        usize::from(self.content.profile().slots()) * self.content.layout().slice_len() as usize
+    }
+
+    /// Writes all n slices, masked, to `out`, one behind the other, and gives their roots. `encode` makes tiles of parity
+    /// out of tiles of data, some of all columns at a time; what it writes is the code's word, a function of the data.
     ///
     /// # Errors
-    /// [`MaskError`] if these are not the slices of the stripe; some may be masked already.
-    pub fn mask(&self, secret: &MaskSecret, slices: &mut [Vec<u8>]) -> Result<Vec<SliceRoot>, MaskError> {
-        let profile = self.content.profile();
-        if slices.len() != usize::from(profile.slots()) {
-            return Err(MaskError::Count { expected: profile.slots(), found: slices.len() });
+    /// [`CodeError`] if `out` has not [`Permit::room`] bytes, or `encode` fails; `out` may hold anything then.
+    pub fn code<E>(
+        self,
+        secret: &MaskSecret,
+        out: &mut [u8],
+        mut encode: impl FnMut(&[&[u8]], &mut [&mut [u8]]) -> Result<(), E>,
+    ) -> Result<Vec<SliceRoot>, CodeError<E>> {
+        if out.len() != self.room() {
+            return Err(CodeError::Room { expected: self.room(), found: out.len() });
         }
-        self.check_lengths(slices)?;
-        self.check_data(slices)?;
+        let (profile, layout) = (self.content.profile(), self.content.layout());
         let mask = secret.stripe(&self.stripe);
-        Ok(profile.slot_indices().zip(slices).map(|(slot, slice)| mask_slice(&mask, slot, slice)).collect())
-    }
-
-    fn check_lengths(&self, slices: &[Vec<u8>]) -> Result<(), MaskError> {
-        let len = self.content.layout().slice_len() as usize;
-        let slots = self.content.profile().slot_indices();
-        match slots.zip(slices).find(|(_, slice)| slice.len() != len) {
-            Some((slot, _)) => Err(MaskError::Slice { slot }),
-            None => Ok(()),
-        }
-    }
-
-    fn check_data(&self, slices: &[Vec<u8>]) -> Result<(), MaskError> {
-        let (layout, stream) = (self.content.layout(), self.content.stream());
-        let mut rest = stream;
-        let pieces = layout.locate(0, layout.capacity()).expect("a layout holds its own capacity");
-        for piece in pieces {
-            let begin = piece.offset as usize;
-            let found = &slices[usize::from(piece.slot.get())][begin..begin + piece.len as usize];
-            let (expected, behind) = rest.split_at(found.len().min(rest.len()));
-            let (stored, padding) = found.split_at(expected.len());
-            if stored != expected || padding.iter().any(|byte| *byte != 0) {
-                return Err(MaskError::Slice { slot: piece.slot });
+        let slices = out.chunks_exact_mut(layout.slice_len() as usize);
+        let mut slices: Vec<Making<'_>> = profile
+            .slot_indices()
+            .zip(slices)
+            .map(|(slot, rest)| Making::new(mask.slot(slot), rest))
+            .collect();
+        let mut pad = Pad::new();
+        for row in self.content.rows() {
+            let tile = row.len() / usize::from(profile.data());
+            for begin in (0..tile).step_by(STEP) {
+                let len = STEP.min(tile - begin);
+                let data: Vec<&[u8]> = row.chunks_exact(tile).map(|tile| &tile[begin..begin + len]).collect();
+                let mut tiles: Vec<&mut [u8]> = slices.iter_mut().map(|slice| slice.next(len)).collect();
+                let (data_out, parity_out) = tiles.split_at_mut(data.len());
+                encode(&data, parity_out)?;
+                let (data_slices, parity_slices) = slices.split_at_mut(data.len());
+                for ((slice, plain), out) in data_slices.iter_mut().zip(&data).zip(data_out) {
+                    slice.mask.write(slice.offset, plain, out);
+                    slice.hash(out);
+                }
+                for (slice, out) in parity_slices.iter_mut().zip(parity_out) {
+                    slice.mask.apply(slice.offset, out, &mut pad);
+                    slice.hash(out);
+                }
             }
-            rest = behind;
         }
-        Ok(())
+        Ok(slices.iter().map(|slice| SliceRoot::new(*slice.hasher.finalize().as_bytes())).collect())
     }
 }
 
-/// Masks a slice and makes its root, tile by tile, so that each is hashed while it is in cache.
-fn mask_slice(mask: &StripeMask, slot: SlotIndex, slice: &mut [u8]) -> SliceRoot {
-    let mut hasher = blake3::Hasher::new();
-    for (offset, tile) in (0..).step_by(TILE as usize).zip(slice.chunks_mut(TILE as usize)) {
-        mask.apply(slot, offset, tile);
-        hasher.update(tile);
+/// A slice in the making.
+struct Making<'a> {
+    mask: SlotMask,
+    hasher: blake3::Hasher,
+    /// Where the next tile begins. Bytes.
+    offset: u32,
+    rest: &'a mut [u8],
+}
+
+impl<'a> Making<'a> {
+    fn new(mask: SlotMask, rest: &'a mut [u8]) -> Self {
+        Self { mask, hasher: blake3::Hasher::new(), offset: 0, rest }
     }
-    SliceRoot::new(*hasher.finalize().as_bytes())
+
+    /// Room for the next tile.
+    fn next(&mut self, len: usize) -> &'a mut [u8] {
+        let (tile, rest) = std::mem::take(&mut self.rest).split_at_mut(len);
+        self.rest = rest;
+        tile
+    }
+
+    fn hash(&mut self, tile: &[u8]) {
+        self.hasher.update(tile);
+        self.offset += u32::try_from(tile.len()).expect("a tile has at most 64 KiB");
+    }
 }
 
 #[cfg(test)]

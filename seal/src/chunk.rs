@@ -15,29 +15,32 @@
 //!
 //! Does not hide: the length of the sealed bytes. Stripes do that.
 
+mod sealer;
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+
 use borsh::{BorshDeserialize, BorshSerialize};
-use chacha20poly1305::{AeadInOut, Key, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use tallow_types::domain;
 use tallow_types::limits::{CHUNK_MAX, SEALED_CHUNK_MAX};
 use tallow_types::unit::LeafIndex;
 use zeroize::Zeroizing;
 
-use crate::keys::ChunkKeys;
+pub use sealer::{Chunk, DEFAULT_LEVEL, NamedChunk, SealError, Sealer};
+
+use crate::aead;
+pub(crate) use crate::aead::{NONCE_LEN, TAG_LEN};
+use crate::keys::{ChunkKeys, Secret};
 
 const VERSION: u8 = 1;
 const FLAG_ZSTD: u8 = 1;
 const AAD_LEN: usize = 6;
-pub(crate) const NONCE_LEN: usize = 24;
-pub(crate) const TAG_LEN: usize = 16;
 const HEADER_LEN: usize = AAD_LEN + NONCE_LEN;
 
 /// What sealing adds to a chunk that does not compress. Bytes.
 pub const CHUNK_OVERHEAD: u32 = 46;
 const _: () = assert!(CHUNK_OVERHEAD as usize == HEADER_LEN + TAG_LEN);
 const _: () = assert!(CHUNK_MAX + CHUNK_OVERHEAD <= SEALED_CHUNK_MAX);
-
-/// zstd's own default, a good trade on one core.
-pub const DEFAULT_LEVEL: i32 = 3;
 
 /// Names a chunk by its plaintext, under the owner's secret: equal chunks of one account have equal ids, and nobody else
 /// can tell what an id is of.
@@ -147,77 +150,9 @@ impl ChunkKeys {
         ChunkId(*blake3::keyed_hash(&self.ids, plain).as_bytes())
     }
 
-    fn cipher(&self, id: &ChunkId) -> XChaCha20Poly1305 {
-        let key = Zeroizing::new(domain::CHUNK_KEY.hash(&[&*self.content, &id.0]));
-        XChaCha20Poly1305::new(&Key::from(*key))
-    }
-}
-
-/// Why a chunk can't be sealed. The caller's fault: it cuts blobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a chunk has 1 to {CHUNK_MAX} bytes, not {len}")]
-pub struct SealError {
-    /// How many bytes it has.
-    pub len: usize,
-}
-
-/// Seals chunks. It keeps the compressor's memory, so each worker has one of its own.
-pub struct Sealer {
-    compressor: Option<zstd::bulk::Compressor<'static>>,
-}
-
-impl Default for Sealer {
-    fn default() -> Self {
-        Self::new(DEFAULT_LEVEL)
-    }
-}
-
-impl Sealer {
-    /// With a zstd level. Any level opens the same; without memory for a compressor, chunks are sealed as they are.
-    #[must_use]
-    pub fn new(level: i32) -> Self {
-        Self { compressor: zstd::bulk::Compressor::new(level).ok() }
-    }
-
-    /// The sealed bytes of a chunk.
-    ///
-    /// # Errors
-    /// [`SealError`] if it is empty or too long.
-    ///
-    /// # Panics
-    /// Never: the cipher takes any chunk inside the limit.
-    pub fn seal(&mut self, keys: &ChunkKeys, plain: &Plain<'_>) -> Result<Vec<u8>, SealError> {
-        let bad_len = SealError { len: plain.bytes.len() };
-        let plain_len = u32::try_from(plain.bytes.len()).map_err(|_| bad_len)?;
-        if plain_len == 0 || plain_len > CHUNK_MAX {
-            return Err(bad_len);
-        }
-        let mut out = vec![0; HEADER_LEN + plain.bytes.len() + TAG_LEN];
-        let packed = self.pack(plain.bytes, &mut out[HEADER_LEN..]);
-        let body_len = packed.unwrap_or(plain.bytes.len());
-        if packed.is_none() {
-            out[HEADER_LEN..HEADER_LEN + body_len].copy_from_slice(plain.bytes);
-        }
-        out.truncate(HEADER_LEN + body_len + TAG_LEN);
-        let (header, rest) = out.split_at_mut(HEADER_LEN);
-        let (body, tag_out) = rest.split_at_mut(body_len);
-        let nonce = nonce_of(&keys.nonces, &[body]);
-        header[0] = VERSION;
-        header[1] = if packed.is_some() { FLAG_ZSTD } else { 0 };
-        header[2..AAD_LEN].copy_from_slice(&plain_len.to_le_bytes());
-        header[AAD_LEN..].copy_from_slice(&nonce);
-        let tag = keys
-            .cipher(&plain.id)
-            .encrypt_inout_detached(&XNonce::from(nonce), &header[..AAD_LEN], body.into())
-            .expect("a chunk is far below the cipher's limit of 256 GiB");
-        tag_out.copy_from_slice(&tag);
-        Ok(out)
-    }
-
-    /// Compresses into `out`, if that saves at least a sixteenth.
-    fn pack(&mut self, plain: &[u8], out: &mut [u8]) -> Option<usize> {
-        let worth = plain.len() - plain.len().div_ceil(16);
-        self.compressor.as_mut()?.compress_to_buffer(plain, &mut out[..worth]).ok()
+    /// The key of one chunk.
+    fn key(&self, id: &ChunkId) -> Secret {
+        Zeroizing::new(domain::CHUNK_KEY.hash(&[&*self.content, &id.0]))
     }
 }
 
@@ -269,17 +204,35 @@ impl OpenError {
 ///
 /// # Errors
 /// See [`OpenError`].
+pub fn open(keys: &ChunkKeys, wanted: &ChunkRef, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+    let mut memory = sealed.to_vec();
+    let len = match open_in_place(keys, wanted, &mut memory)? {
+        Cow::Owned(plain) => return Ok(plain),
+        Cow::Borrowed(plain) => plain.len(),
+    };
+    memory.truncate(len);
+    Ok(memory)
+}
+
+/// The same in the memory of the sealed bytes: a plaintext that was not compressed lies at its front then. After an error
+/// the memory holds nothing of use.
+///
+/// # Errors
+/// See [`OpenError`].
 ///
 /// # Panics
 /// Never: lengths are checked first.
-pub fn open(keys: &ChunkKeys, wanted: &ChunkRef, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+pub fn open_in_place<'a>(
+    keys: &ChunkKeys,
+    wanted: &ChunkRef,
+    sealed: &'a mut [u8],
+) -> Result<Cow<'a, [u8]>, OpenError> {
     let in_limits = wanted.is_well_formed() && sealed.len() == wanted.sealed_len as usize;
     if !in_limits {
         return Err(OpenError::Length { expected: wanted.sealed_len, found: sealed.len() });
     }
-    let (header, rest) = sealed.split_at(HEADER_LEN);
-    let (body, tag) = rest.split_at(rest.len() - TAG_LEN);
-    let (aad, nonce) = header.split_at(AAD_LEN);
+    let aad: [u8; AAD_LEN] = sealed[..AAD_LEN].try_into().expect("split at its length");
+    let nonce: [u8; NONCE_LEN] = sealed[AAD_LEN..HEADER_LEN].try_into().expect("split at its length");
     if aad[0] != VERSION {
         return Err(OpenError::UnknownVersion { found: aad[0] });
     }
@@ -287,14 +240,10 @@ pub fn open(keys: &ChunkKeys, wanted: &ChunkRef, sealed: &[u8]) -> Result<Vec<u8
     if aad[1] & !FLAG_ZSTD != 0 || aad[2..] != wanted.plain_len.to_le_bytes() {
         return Err(OpenError::Header);
     }
-    let mut body = body.to_vec();
-    let nonce: [u8; NONCE_LEN] = nonce.try_into().expect("split at its length");
-    let tag: [u8; TAG_LEN] = tag.try_into().expect("split at its length");
-    keys.cipher(&wanted.id)
-        .decrypt_inout_detached(&XNonce::from(nonce), aad, body.as_mut_slice().into(), &Tag::from(tag))
-        .map_err(|_| OpenError::Unauthentic)?;
+    let body = aead::open(&keys.key(&wanted.id), &nonce, &aad, sealed, HEADER_LEN);
+    let body: &'a [u8] = body.ok_or(OpenError::Unauthentic)?;
     let plain_len = wanted.plain_len as usize;
-    let plain = if is_packed { unpack(&body, plain_len) } else { Some(body) };
+    let plain = if is_packed { unpack(body, plain_len).map(Cow::Owned) } else { Some(Cow::Borrowed(body)) };
     let plain = plain
         .filter(|plain| plain.len() == plain_len)
         .ok_or(OpenError::Unpack { plain_len: wanted.plain_len })?;
@@ -305,10 +254,21 @@ pub fn open(keys: &ChunkKeys, wanted: &ChunkRef, sealed: &[u8]) -> Result<Vec<u8
     }
 }
 
+thread_local! {
+    /// A decompressor takes memory that is better kept than made for every chunk.
+    static UNPACKER: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// Decompresses into exactly the memory that was announced; a bomb has nowhere to grow.
 fn unpack(packed: &[u8], plain_len: usize) -> Option<Vec<u8>> {
     let mut plain = vec![0; plain_len];
-    let written = zstd::bulk::decompress_to_buffer(packed, plain.as_mut_slice()).ok()?;
+    let written = UNPACKER.with_borrow_mut(|unpacker| {
+        let unpacker = match unpacker {
+            Some(kept) => kept,
+            none => none.insert(zstd::bulk::Decompressor::new().ok()?),
+        };
+        unpacker.decompress_to_buffer(packed, plain.as_mut_slice()).ok()
+    })?;
     plain.truncate(written);
     Some(plain)
 }

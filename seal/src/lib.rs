@@ -7,9 +7,11 @@
 //! Does not contain: the code itself (see `erasure`), input or output, a clock, randomness: random bytes and times are
 //! arguments.
 
+mod aead;
 pub mod attempt;
 pub mod catalog;
 pub mod chunk;
+pub mod columns;
 pub mod cut;
 pub mod entry;
 pub mod head;

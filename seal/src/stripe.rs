@@ -14,13 +14,17 @@
 //!
 //! Does not contain the code: parity is made of whole data slices, column by column, so tiles don't matter to it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use tallow_types::domain;
 use tallow_types::id::Digest;
 use tallow_types::limits::{SLICE_MAX, SLICE_UNIT, TILE};
 use tallow_types::profile::Profile;
 use tallow_types::unit::SlotIndex;
+
+use crate::mask::{Pad, SlotMask, StripeMask};
 
 /// Memory that the slices of one stripe take at most. Bytes.
 const STRIPE_MEMORY: u32 = 32 << 20;
@@ -101,6 +105,12 @@ impl Layout {
         Ok(Self { data: profile.data(), slice_len })
     }
 
+    /// k: how many data slices there are.
+    #[must_use]
+    pub const fn data(self) -> u8 {
+        self.data
+    }
+
     /// The length of every slice. Bytes.
     #[must_use]
     pub const fn slice_len(self) -> u32 {
@@ -159,46 +169,74 @@ impl Layout {
         Ok(spans.into_values().collect())
     }
 
-    /// A range of the stream out of the bytes that [`Layout::spans`] names; what is given may reach further.
+    /// Appends a range of the stream to `out`, from the bytes that [`Layout::spans`] names; what is given may reach further.
     ///
     /// # Errors
     /// [`LayoutError::Range`] as `spans`; [`LayoutError::Slot`] if what is given doesn't cover the range.
+    pub fn gather_into(
+        self,
+        offset: u32,
+        len: u32,
+        given: &[(Piece, &[u8])],
+        out: &mut Vec<u8>,
+    ) -> Result<(), LayoutError> {
+        self.collect(offset, len, given, |_, part| out.extend_from_slice(part))
+    }
+
+    /// The same out of masked bytes: each piece is unmasked when it has been copied.
+    ///
+    /// # Errors
+    /// As [`Layout::gather_into`].
+    pub fn unmask_into(
+        self,
+        offset: u32,
+        len: u32,
+        given: &[(Piece, &[u8])],
+        mask: &StripeMask,
+        out: &mut Vec<u8>,
+    ) -> Result<(), LayoutError> {
+        let mut pad = Pad::new();
+        let mut masks: Vec<Option<SlotMask>> = (0..self.data).map(|_| None).collect();
+        self.collect(offset, len, given, |piece, part| {
+            let begin = out.len();
+            out.extend_from_slice(part);
+            let slot = masks[usize::from(piece.slot.get())].get_or_insert_with(|| mask.slot(piece.slot));
+            slot.apply(piece.offset, &mut out[begin..], &mut pad);
+        })
+    }
+
+    /// Finds each piece of a range, in the order of the stream.
+    fn collect(
+        self,
+        offset: u32,
+        len: u32,
+        given: &[(Piece, &[u8])],
+        mut take: impl FnMut(Piece, &[u8]),
+    ) -> Result<(), LayoutError> {
+        for piece in self.locate(offset, len)? {
+            let part = given.iter().find_map(|(span, bytes)| {
+                let skip =
+                    piece.offset.checked_sub(span.offset).filter(|_| span.slot == piece.slot)? as usize;
+                bytes.get(skip..skip.checked_add(piece.len as usize)?)
+            });
+            take(piece, part.ok_or(LayoutError::Slot { slot: piece.slot })?);
+        }
+        Ok(())
+    }
+
+    /// A range of the stream as [`Layout::gather_into`] puts it together.
+    ///
+    /// # Errors
+    /// As there.
     pub fn gather_range(
         self,
         offset: u32,
         len: u32,
         given: &[(Piece, &[u8])],
     ) -> Result<Vec<u8>, LayoutError> {
-        let pieces = self.locate(offset, len)?;
         let mut out = Vec::with_capacity(len as usize);
-        for piece in pieces {
-            let part = given.iter().find_map(|(span, bytes)| {
-                let skip =
-                    piece.offset.checked_sub(span.offset).filter(|_| span.slot == piece.slot)? as usize;
-                bytes.get(skip..skip.checked_add(piece.len as usize)?)
-            });
-            out.extend_from_slice(part.ok_or(LayoutError::Slot { slot: piece.slot })?);
-        }
+        self.gather_into(offset, len, given, &mut out)?;
         Ok(out)
-    }
-
-    /// The data slices of a stream, filled up with zeros.
-    ///
-    /// # Errors
-    /// [`LayoutError::Stream`] if it is longer than the slices hold.
-    pub fn scatter(self, stream: &[u8]) -> Result<Vec<Vec<u8>>, LayoutError> {
-        let bad = LayoutError::Stream { data: self.data, len: stream.len() as u64 };
-        let len = u32::try_from(stream.len()).map_err(|_| bad)?;
-        let slice_len = self.slice_len as usize;
-        let mut slices: Vec<Vec<u8>> = (0..self.data).map(|_| Vec::with_capacity(slice_len)).collect();
-        let mut rest = stream;
-        for piece in self.locate(0, len).map_err(|_| bad)? {
-            let (part, behind) = rest.split_at(piece.len as usize);
-            slices[usize::from(piece.slot.get())].extend_from_slice(part);
-            rest = behind;
-        }
-        slices.iter_mut().for_each(|slice| slice.resize(slice_len, 0));
-        Ok(slices)
     }
 
     /// The stream out of all data slices, padding included.
@@ -239,8 +277,15 @@ impl StripeBuilder {
     /// For slices of at most `slice_len` bytes, which is brought into the range that slices have.
     #[must_use]
     pub fn new(profile: Profile, slice_len: u32) -> Self {
+        Self::with_memory(profile, slice_len, Vec::new())
+    }
+
+    /// The same in memory that another stripe left.
+    #[must_use]
+    pub fn with_memory(profile: Profile, slice_len: u32, mut memory: Vec<u8>) -> Self {
         let slice_len = (slice_len - slice_len % SLICE_UNIT).clamp(SLICE_UNIT, SLICE_MAX);
-        Self { profile, capacity: u32::from(profile.data()) * slice_len, stream: Vec::new() }
+        memory.clear();
+        Self { profile, capacity: u32::from(profile.data()) * slice_len, stream: memory }
     }
 
     /// Bytes left.
@@ -295,6 +340,8 @@ pub struct Stripe {
     profile: Profile,
     layout: Layout,
     stream: Vec<u8>,
+    /// Made once: the bytes can't change any more.
+    digest: OnceLock<Digest>,
 }
 
 impl Stripe {
@@ -303,7 +350,8 @@ impl Stripe {
     /// # Errors
     /// [`LayoutError::Stream`] if it is empty or too long.
     pub fn new(profile: Profile, stream: Vec<u8>) -> Result<Self, LayoutError> {
-        Ok(Self { profile, layout: Layout::for_stream(profile, stream.len())?, stream })
+        let layout = Layout::for_stream(profile, stream.len())?;
+        Ok(Self { profile, layout, stream, digest: OnceLock::new() })
     }
 
     /// k of n.
@@ -324,21 +372,40 @@ impl Stripe {
         &self.stream
     }
 
-    /// The k data slices, not yet masked.
-    ///
-    /// # Panics
-    /// Never: the layout was made for this stream.
-    #[must_use]
-    pub fn data_slices(&self) -> Vec<Vec<u8>> {
-        self.layout.scatter(&self.stream).expect("the layout was made for this stream")
+    /// Rows of k tiles, one tile behind the other as in the stream; zeros fill up the last row.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
+        let (data, whole) = (usize::from(self.profile.data()), self.layout.slice_len as usize);
+        let tiles =
+            (0..whole).step_by(TILE as usize).map(move |begin| data * (TILE as usize).min(whole - begin));
+        let mut rest = self.stream.as_slice();
+        tiles.map(move |len| {
+            let (row, behind) = rest.split_at(len.min(rest.len()));
+            rest = behind;
+            if row.len() == len {
+                return Cow::Borrowed(row);
+            }
+            let mut padded = row.to_vec();
+            padded.resize(len, 0);
+            Cow::Owned(padded)
+        })
     }
 
     /// What decides whether a later attempt makes the same slices: profile, slice length and stream.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let shape = [self.profile.data(), self.profile.parity()];
-        let slice_len = self.layout.slice_len.to_le_bytes();
-        Digest::new(domain::STRIPE_DIGEST.hash(&[&shape, &slice_len, &self.stream]))
+        *self.digest.get_or_init(|| {
+            let shape = [self.profile.data(), self.profile.parity()];
+            let slice_len = self.layout.slice_len.to_le_bytes();
+            Digest::new(domain::STRIPE_DIGEST.hash(&[&shape, &slice_len, &self.stream]))
+        })
+    }
+
+    /// The memory of the stream, emptied, for the next stripe.
+    #[must_use]
+    pub fn into_memory(self) -> Vec<u8> {
+        let mut stream = self.stream;
+        stream.clear();
+        stream
     }
 }
 

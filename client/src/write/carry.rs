@@ -66,7 +66,7 @@ impl Committer {
             Err(failure) => Err(failure),
             Ok(()) => {
                 let coding = tokio::task::spawn_blocking(move || {
-                    let coded = uplink.code(&closed.stripe, Some(stripe));
+                    let coded = uplink.code(&closed.stripe, Some(stripe), None);
                     coded.map(|coded| (closed, coded))
                 });
                 let coded = coding.await.unwrap_or_else(|error| Err(error.to_string()));
@@ -76,8 +76,7 @@ impl Committer {
         match coded {
             Ok((closed, coded)) => {
                 let row = Arc::new(coded.row(present));
-                let slices = coded.slices.into_iter().map(Payload::from).collect();
-                Ok(Carried { closed, stripe, slices, row })
+                Ok(Carried { closed, stripe, slices: coded.slices, row })
             }
             Err(failure) => {
                 self.works.uplink.free_room(&cell);

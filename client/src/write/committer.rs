@@ -22,6 +22,7 @@ use super::group::{Finish, Fresh};
 use super::lanes::Standing;
 use super::packer::Packer;
 use super::poster::Poster;
+use super::sealing::Workshop;
 use super::session::{Begun, Keeper};
 use super::uplink::Uplink;
 use crate::book::Book;
@@ -45,6 +46,7 @@ pub(crate) struct Works {
     pub caller: Arc<Caller>,
     pub keeper: Keeper,
     pub packer: Packer,
+    pub workshop: Workshop,
     pub uplink: Arc<Uplink>,
     pub poster: Poster,
     pub identity: crate::identity::Identity,

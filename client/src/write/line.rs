@@ -14,7 +14,7 @@ use tallow_types::id::{Digest, SeederId};
 use tallow_types::limits::{BATCH_SLICES_MAX, FRAME_PAYLOAD_MAX};
 use tallow_types::unit::SlotIndex;
 use tallow_types::wire::{Request, Response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::cell::{Cell, Failure, State};
 use super::uplink::{Attempt, Uplink};
@@ -42,9 +42,8 @@ impl Line {
 pub(crate) struct Job {
     pub flight: Arc<Flight>,
     pub leaf: Leaf,
+    /// Holds the memory of the whole stripe until the last of its slices is done with.
     pub bytes: Payload,
-    #[expect(dead_code, reason = "held until the last slice of the stripe is done with")]
-    pub memory: Arc<OwnedSemaphorePermit>,
 }
 
 #[derive(Default, Clone)]

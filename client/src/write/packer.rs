@@ -9,6 +9,7 @@ use tallow_types::id::StripeId;
 use tallow_types::profile::Profile;
 use tallow_types::unit::LeafIndex;
 
+use super::block::Spare;
 use super::cell::{Cell, Packed, Placement, State};
 use crate::db::{CHUNKS, Db};
 use crate::error::LocalError;
@@ -17,6 +18,15 @@ use crate::error::LocalError;
 pub(crate) struct Closed {
     pub cell: Arc<Cell>,
     pub stripe: Stripe,
+}
+
+/// A chunk that was packed.
+pub(crate) struct Pushed {
+    pub placement: Placement,
+    /// A stripe that it no longer fitted, to be coded.
+    pub closed: Option<Closed>,
+    /// Whether it was on its way already.
+    pub is_known: bool,
 }
 
 /// Where a stored chunk is; the stripe's id tells whether the leaf is still that stripe.
@@ -90,6 +100,7 @@ pub(crate) struct Packer {
     profile: Profile,
     slice_len: u32,
     db: Arc<Db>,
+    streams: Spare,
     inner: Mutex<Inner>,
 }
 
@@ -107,7 +118,7 @@ impl Packer {
             stripes: BTreeMap::new(),
             usages: Vec::new(),
         };
-        Self { profile, slice_len, db, inner: Mutex::new(inner) }
+        Self { profile, slice_len, db, streams: Spare::default(), inner: Mutex::new(inner) }
     }
 
     /// What one stripe holds. Bytes of stream.
@@ -117,7 +128,12 @@ impl Packer {
 
     /// A builder for a stripe of the same size.
     pub fn builder(&self) -> StripeBuilder {
-        StripeBuilder::new(self.profile, self.slice_len)
+        StripeBuilder::with_memory(self.profile, self.slice_len, self.streams.take())
+    }
+
+    /// Where memory of streams is left for the next one.
+    pub fn streams(&self) -> Spare {
+        self.streams.clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -174,16 +190,11 @@ impl Packer {
         free
     }
 
-    /// Packs a sealed chunk. A stripe that it no longer fitted comes back, to be coded.
-    pub fn push(
-        &self,
-        id: ChunkId,
-        (sealed, plain_len): (&[u8], u32),
-        usage: &Usage,
-    ) -> Option<(Placement, Option<Closed>)> {
+    /// Packs a sealed chunk, unless it is on its way.
+    pub fn push(&self, id: ChunkId, (sealed, plain_len): (&[u8], u32), usage: &Usage) -> Option<Pushed> {
         let mut inner = self.lock();
         if let Some(coming) = inner.coming(&id, usage) {
-            return Some((coming, None));
+            return Some(Pushed { placement: coming, closed: None, is_known: true });
         }
         let closed = if inner.builder.fits(sealed.len()) { None } else { self.cut(&mut inner) };
         let offset = inner.builder.push(sealed).ok()?;
@@ -193,7 +204,7 @@ impl Packer {
         let placement = Placement::Coming { cell: inner.cell.clone(), packed };
         usage.add(&placement);
         inner.coming.insert(id, placement.clone());
-        Some((placement, closed))
+        Some(Pushed { placement, closed, is_known: false })
     }
 
     /// Closes the open stripe, if there is anything in it.
@@ -268,13 +279,13 @@ mod tests {
             Some(Placement::Coming { cell, .. }) => cell.ordinal,
             _ => panic!("it is not coming"),
         };
-        let first = packer.push(id, (&[1; 100], 80), &usage).map(|(placement, _)| placement);
+        let first = packer.push(id, (&[1; 100], 80), &usage).map(|pushed| pushed.placement);
         let failed = packer.close().expect("it has something in it").cell;
         assert_eq!(cell_of(first), failed.ordinal);
         assert_eq!(cell_of(packer.find(&id, &usage).expect("reads")), failed.ordinal);
         failed.set(State::Failed(Failure::Internal("for the test".into())));
         assert!(packer.find(&id, &usage).expect("reads").is_none());
-        let again = packer.push(id, (&[1; 100], 80), &usage).map(|(placement, _)| placement);
+        let again = packer.push(id, (&[1; 100], 80), &usage).map(|pushed| pushed.placement);
         assert_ne!(cell_of(again), failed.ordinal);
         packer.arrived(&failed);
         assert_ne!(cell_of(packer.find(&id, &usage).expect("reads")), failed.ordinal);

@@ -23,6 +23,7 @@ use tallow_types::unit::{SlotIndex, TimeMs};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::block::{Block, Blocks, Grant, Spare};
 use super::cell::{Cell, Failure, State};
 use super::line::{Flight, Job, Line, Tally, keep_journal, run_line, settle};
 use super::packer::Closed;
@@ -36,6 +37,9 @@ use crate::stripes::Row;
 /// Seeders keep slices that no commit names for ten minutes of ledger time at least; acknowledgements older than this are
 /// not relied on. Milliseconds.
 const TRUST_ACKS_MS: u64 = 8 * 60 * 1000;
+
+/// Stripes that are coded at once. It takes one thread each, and memory for the stream besides that for the slices.
+const CODERS: usize = 2;
 
 /// One encoding attempt in the journal.
 #[derive(BorshSerialize, BorshDeserialize)]
@@ -54,6 +58,8 @@ pub(crate) struct Setup {
     pub profile: Profile,
     pub keys: Arc<ContractKeys>,
     pub stripes_in_flight: usize,
+    /// Takes the memory of streams that are coded.
+    pub streams: Spare,
     pub straggler: Duration,
     pub patience: Duration,
 }
@@ -61,7 +67,9 @@ pub(crate) struct Setup {
 /// The way up for one contract.
 pub(crate) struct Uplink {
     pub setup: Setup,
-    memory: Arc<Semaphore>,
+    blocks: Blocks,
+    /// Turns of stripes that are being coded, each of which still has its stream as well.
+    coders: Arc<Semaphore>,
     lines: Mutex<Vec<Arc<Line>>>,
     /// Whether the lease is held, so that slices may be sent.
     pub open: watch::Sender<bool>,
@@ -102,7 +110,7 @@ impl Room {
 /// A stripe's masked slices.
 pub(crate) struct Coded {
     pub stripe: StripeId,
-    pub slices: Vec<Vec<u8>>,
+    pub slices: Vec<Payload>,
     roots: Vec<SliceRoot>,
     slice_len: u32,
     digest: Option<Digest>,
@@ -120,12 +128,13 @@ impl Coded {
 impl Uplink {
     pub fn new(setup: Setup) -> Arc<Self> {
         let (journal, acks) = mpsc::unbounded_channel();
-        let memory = Arc::new(Semaphore::new(setup.stripes_in_flight.max(1)));
+        let blocks = Blocks::new(setup.stripes_in_flight.max(1));
         let mut tasks = JoinSet::new();
         tasks.spawn(keep_journal(setup.db.clone(), acks));
         Arc::new(Self {
             setup,
-            memory,
+            blocks,
+            coders: Arc::new(Semaphore::new(CODERS)),
             lines: Mutex::default(),
             open: watch::Sender::new(false),
             admit: watch::Sender::new(false),
@@ -315,23 +324,30 @@ impl Uplink {
         listeners.values().for_each(|progress| what(progress.as_ref()));
     }
 
-    /// Codes a closed stripe and sends it on. Returns when it is on its way, which may have to wait for memory and for the
-    /// lease; its cell tells how it ends. A stripe of records comes with the id that they name themselves by.
+    /// Sends a closed stripe on its way. Returns when there is memory to code it in; the rest goes on apart, and its cell
+    /// tells how it ends. A stripe of records comes with the id that they name themselves by.
     pub async fn send(self: &Arc<Self>, closed: Closed, id: Option<StripeId>) {
         let Closed { cell, stripe } = closed;
         if id.is_none() {
             self.register(&cell);
         }
-        let Ok(memory) = self.memory.clone().acquire_owned().await else { return };
-        let sent = match self.take_room(&cell, stripe.layout().slice_len()) {
-            Ok(()) => self.code_and_queue(&cell, stripe, id, memory).await,
-            Err(failure) => Err(failure),
-        };
-        if let Err(failure) = sent {
-            self.free_room(&cell);
-            cell.set(State::Failed(failure));
-            self.ended.send_modify(|count| *count += 1);
+        let Ok(turn) = self.coders.clone().acquire_owned().await else { return };
+        let Some(memory) = self.blocks.grant().await else { return };
+        if let Err(failure) = self.take_room(&cell, stripe.layout().slice_len()) {
+            return self.came_to_nothing(&cell, failure);
         }
+        let uplink = self.clone();
+        self.spawn(async move {
+            if let Err(failure) = uplink.code_and_queue(&cell, stripe, id, (turn, memory)).await {
+                uplink.came_to_nothing(&cell, failure);
+            }
+        });
+    }
+
+    fn came_to_nothing(&self, cell: &Cell, failure: Failure) {
+        self.free_room(cell);
+        cell.set(State::Failed(failure));
+        self.ended.send_modify(|count| *count += 1);
     }
 
     /// The same on a task of its own, for whoever must not wait: it may be the one who has to get the lease back.
@@ -348,11 +364,17 @@ impl Uplink {
         cell: &Arc<Cell>,
         stripe: Stripe,
         id: Option<StripeId>,
-        memory: OwnedSemaphorePermit,
+        (turn, memory): (OwnedSemaphorePermit, Grant),
     ) -> Result<(), Failure> {
         let (uplink, internal) = (self.clone(), |reason: String| Failure::Internal(reason));
-        let coded = tokio::task::spawn_blocking(move || uplink.code(&stripe, id)).await;
+        let coding = tokio::task::spawn_blocking(move || {
+            let coded = uplink.code(&stripe, id, Some(memory));
+            uplink.setup.streams.give(stripe.into_memory());
+            coded
+        });
+        let coded = coding.await;
         let coded = coded.map_err(|error| internal(error.to_string()))?.map_err(internal)?;
+        drop(turn);
         let mut admit = self.admit.subscribe();
         tokio::select! {
             biased;
@@ -360,31 +382,36 @@ impl Uplink {
             _ = async { cell.settled().await } => return Err(Failure::Lost),
             _ = async { admit.wait_for(|admit| *admit).await.is_ok() } => {}
         }
-        self.queue(cell, coded, memory);
+        self.queue(cell, coded);
         Ok(())
     }
 
-    /// Masked slices with their roots. Runs on a thread that may block.
-    pub fn code(&self, stripe: &Stripe, id: Option<StripeId>) -> Result<Coded, String> {
+    /// Masked slices with their roots, in memory granted or, for small ones, their own. Runs on a thread that may block.
+    pub fn code(
+        &self,
+        content: &Stripe,
+        id: Option<StripeId>,
+        memory: Option<Grant>,
+    ) -> Result<Coded, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let (attempt, digest, acknowledged) = match id {
-            Some(id) => (StripeAttempt::begin(self.setup.contract, id, stripe), None, Vec::new()),
+            Some(id) => (StripeAttempt::begin(self.setup.contract, id, content), None, Vec::new()),
             None => {
-                let known = self.journaled(stripe).map_err(|error| text(&error))?;
+                let known = self.journaled(content).map_err(|error| text(&error))?;
                 (known.attempt, Some(known.attempt.digest), known.acknowledged)
             }
         };
-        let permit = attempt.permit(stripe).map_err(|error| text(&error))?;
-        let profile = self.setup.profile;
-        let slice_len = stripe.layout().slice_len();
-        let mut slices = stripe.data_slices();
-        slices.resize(usize::from(profile.slots()), vec![0; slice_len as usize]);
-        let (data, parity) = slices.split_at_mut(usize::from(profile.data()));
-        let data: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
-        let mut parity: Vec<&mut [u8]> = parity.iter_mut().map(Vec::as_mut_slice).collect();
-        tallow_erasure::codec(profile).encode(&data, &mut parity).map_err(|error| text(&error))?;
-        let roots = permit.mask(&self.setup.keys.mask, &mut slices).map_err(|error| text(&error))?;
-        Ok(Coded { stripe: permit.stripe(), slices, roots, slice_len, digest, acknowledged })
+        let permit = attempt.permit(content).map_err(|error| text(&error))?;
+        let (stripe, slice_len) = (permit.stripe(), content.layout().slice_len());
+        let codec = tallow_erasure::codec(self.setup.profile);
+        let mut block = match memory {
+            Some(memory) => memory.block(permit.room()),
+            None => Block::apart(permit.room()),
+        };
+        let coded =
+            permit.code(&self.setup.keys.mask, block.bytes(), |data, parity| codec.encode(data, parity));
+        let roots = coded.map_err(|error| text(&error))?;
+        Ok(Coded { stripe, slices: block.slices(slice_len as usize), roots, slice_len, digest, acknowledged })
     }
 
     /// The attempt of the journal for these very bytes, or a new one.
@@ -407,15 +434,13 @@ impl Uplink {
         Ok(attempt)
     }
 
-    fn queue(self: &Arc<Self>, cell: &Arc<Cell>, coded: Coded, memory: OwnedSemaphorePermit) {
+    fn queue(self: &Arc<Self>, cell: &Arc<Cell>, coded: Coded) {
         let lines: Vec<_> = self.lines().into_iter().filter(|line| line.is_in()).collect();
         let slots = lines.iter().map(|line| line.seat.slot).collect();
         let tally = Tally { asked: lines.len(), slots, ..Tally::default() };
         let flight = Arc::new(Flight { digest: coded.digest, tally: watch::Sender::new(tally) });
-        let memory = Arc::new(memory);
         let row = coded.row(SlotSet::default());
-        let mut slices: Vec<Option<Payload>> =
-            coded.slices.into_iter().map(|slice| Some(Payload::from(slice))).collect();
+        let mut slices: Vec<Option<Payload>> = coded.slices.into_iter().map(Some).collect();
         for line in lines {
             let at = usize::from(line.seat.slot.get());
             if coded.acknowledged.contains(&(line.seat.slot, line.seat.seeder)) {
@@ -427,7 +452,7 @@ impl Uplink {
                 continue;
             };
             let leaf = Leaf { stripe: coded.stripe, root: *root, length: coded.slice_len };
-            let job = Job { flight: flight.clone(), leaf, bytes, memory: memory.clone() };
+            let job = Job { flight: flight.clone(), leaf, bytes };
             if line.queue.send(job).is_err() {
                 flight.fail(&line.seat, "its queue has ended");
             }

@@ -1,4 +1,5 @@
 use tallow_types::codec::{decode, encode};
+use tallow_types::limits::TILE;
 use tallow_types::profile::Profile;
 use zeroize::Zeroizing;
 
@@ -16,11 +17,14 @@ fn secret() -> MaskSecret {
     MaskSecret::new(Zeroizing::new([3; 32]))
 }
 
-/// The slices of a stripe, with something in the place of parity.
-fn slices(stripe: &Stripe) -> Vec<Vec<u8>> {
-    let mut slices = stripe.data_slices();
-    slices.push(vec![0x77; slices[0].len()]);
-    slices
+/// Stands for the code: parity is the sum of the data, with something added for each slice.
+fn sum(data: &[&[u8]], parity: &mut [&mut [u8]]) -> Result<(), &'static str> {
+    for (number, out) in (1..).zip(parity) {
+        for (at, byte) in out.iter_mut().enumerate() {
+            *byte = data.iter().fold(number, |sum: u8, tile| sum.wrapping_add(tile[at]));
+        }
+    }
+    Ok(())
 }
 
 /// Goal: a stripe that replays byte for byte may be coded again, any other is abandoned. Method: journal an attempt,
@@ -40,44 +44,56 @@ fn only_a_replay_is_permitted() {
     assert!(attempt.permit(&same_stream).is_err());
 }
 
-/// Goal: masking gives the bytes that seeders store, with their roots. Method: unmask each slice and hash it here.
+/// Goal: slices are those of the stripe, masked, with their roots, whatever its length. Method: make data slices here
+/// from the layout and parity column by column, mask and hash each whole.
 #[test]
-fn masked_slices_unmask() {
-    let stripe = stripe(7, 3000);
-    let attempt = StripeAttempt::begin(CONTRACT, ID, &stripe);
-    let plain = slices(&stripe);
-    let mut masked = plain.clone();
-    let roots = attempt.permit(&stripe).expect("its own").mask(&secret(), &mut masked).expect("its slices");
-    assert_eq!(roots.len(), 3);
-    let mask = secret().stripe(&ID);
-    for (slot, ((plain, masked), root)) in (0..).zip(plain.iter().zip(&mut masked).zip(roots)) {
-        assert_ne!(plain, masked);
-        assert_eq!(root.as_bytes(), blake3::hash(masked).as_bytes());
-        mask.apply(SlotIndex::new(slot), 0, masked);
-        assert_eq!(plain, masked);
+fn slices_are_the_stripes() {
+    let profile = Profile::from_k_of_n(3, 5).expect("in range");
+    let row = 3 * TILE as usize;
+    for len in [1, 3000, row - 1, row, row + 1, 2 * row + 5000, 2 * row + row / 2] {
+        let mut stream = vec![0; len];
+        blake3::Hasher::new().finalize_xof().fill(&mut stream);
+        let stripe = Stripe::new(profile, stream.clone()).expect("fits");
+        let (layout, mask) = (stripe.layout(), secret().stripe(&ID));
+        stream.resize(layout.capacity() as usize, 0);
+        let mut slices = vec![vec![0; layout.slice_len() as usize]; 5];
+        let mut rest = stream.as_slice();
+        for piece in layout.locate(0, layout.capacity()).expect("whole") {
+            let (part, behind) = rest.split_at(piece.len as usize);
+            slices[usize::from(piece.slot.get())][piece.offset as usize..][..part.len()]
+                .copy_from_slice(part);
+            rest = behind;
+        }
+        let (data, parity) = slices.split_at_mut(3);
+        let data: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
+        let mut parity: Vec<&mut [u8]> = parity.iter_mut().map(Vec::as_mut_slice).collect();
+        sum(&data, &mut parity).expect("adds");
+        for (slot, slice) in profile.slot_indices().zip(&mut slices) {
+            mask.apply(slot, 0, slice);
+        }
+        let attempt = StripeAttempt::begin(CONTRACT, ID, &stripe);
+        let permit = attempt.permit(&stripe).expect("its own");
+        let mut out = vec![0x55; permit.room()];
+        let roots = permit.code(&secret(), &mut out, sum).expect("codes");
+        assert_eq!(out, slices.concat(), "stream of {len}");
+        let hashed: Vec<_> =
+            slices.iter().map(|slice| SliceRoot::new(*blake3::hash(slice).as_bytes())).collect();
+        assert_eq!(roots, hashed);
     }
 }
 
-/// Goal: a permit masks the slices of its stripe and no others, or the rule would be void. Method: change a count, a
-/// length, a data byte, and a byte of the padding.
+/// Goal: mistakes of the caller are errors. Method: memory one byte short and one too long, and a code that fails.
 #[test]
-fn other_slices_are_refused() {
+fn bad_memory_and_codes_are_errors() {
     let stripe = stripe(7, 3000);
     let attempt = StripeAttempt::begin(CONTRACT, ID, &stripe);
-    let permit = attempt.permit(&stripe).expect("its own");
-    let mask = |change: &dyn Fn(&mut Vec<Vec<u8>>)| {
-        let mut slices = slices(&stripe);
-        change(&mut slices);
-        permit.mask(&secret(), &mut slices)
-    };
-    let slice = |slot| Err(MaskError::Slice { slot: SlotIndex::new(slot) });
-    assert!(mask(&|_| {}).is_ok());
-    assert!(mask(&|slices| slices[2][5] = 0).is_ok(), "parity is the code's word");
-    assert_eq!(mask(&|slices| drop(slices.pop())), Err(MaskError::Count { expected: 3, found: 2 }));
-    assert_eq!(mask(&|slices| slices.push(vec![])), Err(MaskError::Count { expected: 3, found: 4 }));
-    assert_eq!(mask(&|slices| slices[2].truncate(5)), slice(2));
-    assert_eq!(mask(&|slices| slices[0][0] = 0), slice(0));
-    assert_eq!(mask(&|slices| slices[1][951] = 0), slice(1));
-    assert_eq!(mask(&|slices| slices[1][952 + 1024 - 1] = 1), slice(1));
-    assert_eq!(mask(&|slices| slices[1][952] = 1), slice(1));
+    let permit = || attempt.permit(&stripe).expect("its own");
+    let expected = permit().room();
+    assert_eq!(expected, 3 * 2048);
+    for found in [expected - 1, expected + 1, 0] {
+        let coded = permit().code(&secret(), &mut vec![0; found], sum);
+        assert_eq!(coded, Err(CodeError::Room { expected, found }));
+    }
+    let coded = permit().code(&secret(), &mut vec![0; expected], |_, _| Err("broken"));
+    assert_eq!(coded, Err(CodeError::Encode("broken")));
 }

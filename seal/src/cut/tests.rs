@@ -1,3 +1,4 @@
+use fastcdc::v2020::FastCDC;
 use proptest::prelude::*;
 use std::io::{Cursor, Error};
 
@@ -9,9 +10,19 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// All chunks of what a reader gives.
+fn all<R: Read>(mut cutter: Cutter<R>) -> Vec<Vec<u8>> {
+    std::iter::from_fn(|| cutter.next_chunk().expect("can be read").map(<[u8]>::to_vec)).collect()
+}
+
 fn cut(sizes: Sizes, bytes: &[u8]) -> Vec<Vec<u8>> {
-    let mut cutter = Cutter::new(sizes, Cursor::new(bytes));
-    std::iter::from_fn(|| cutter.next_chunk().expect("memory can be read")).collect()
+    all(Cutter::new(sizes, Cursor::new(bytes)))
+}
+
+/// Lengths as the crate that the cuts are from says them.
+fn peer(sizes: Sizes, bytes: &[u8]) -> Vec<usize> {
+    let [min, average, max] = [sizes.min, sizes.average, sizes.max].map(|size| size as usize);
+    FastCDC::with_level(bytes, min, average, max, Normalization::Level1).map(|chunk| chunk.length).collect()
 }
 
 /// Goal: sizes are the documented ones, and a chunk always fits an empty stripe. Method: the standard, and every
@@ -94,7 +105,7 @@ fn failed_reads_can_be_repeated() {
         let (mut chunks, mut failures) = (Vec::new(), 0);
         loop {
             match cutter.next_chunk() {
-                Ok(Some(chunk)) => chunks.push(chunk),
+                Ok(Some(chunk)) => chunks.push(chunk.to_vec()),
                 Ok(None) => break,
                 Err(_) => failures += 1,
             }
@@ -104,20 +115,63 @@ fn failed_reads_can_be_repeated() {
     }
 }
 
-/// Goal: memory is bounded by the longest chunk. Method: look at the window while a long stream is cut.
+/// Goal: memory is bounded by the longest chunk and one read. Method: look at the window while a long stream is cut; a
+/// window that is used again changes nothing.
 #[test]
 fn memory_is_bounded() {
-    let sizes = Sizes::for_capacity(32 << 10).expect("enough");
+    let sizes = Sizes::for_capacity(300 << 10).expect("enough");
     let mut cutter = Cutter::new(sizes, std::io::repeat(7).take(4 << 20));
     while let Some(chunk) = cutter.next_chunk().expect("can be read") {
         assert!(chunk.len() <= sizes.max() as usize);
-        assert!(cutter.window.capacity() <= sizes.max() as usize);
+        assert!(cutter.window.bytes.len() <= sizes.max() as usize + 2 * READ_STEP);
     }
-    let mut small = Cutter::new(Sizes::STANDARD, Cursor::new([1; 10]));
-    assert_eq!(small.next_chunk().expect("can be read"), Some(vec![1; 10]));
-    assert!(small.window.capacity() <= 2 * READ_STEP);
+    let mut small = Cutter::with_window(Sizes::STANDARD, Cursor::new([1; 10]), cutter.into_window());
+    assert_eq!(small.next_chunk().expect("can be read"), Some([1; 10].as_slice()));
     assert_eq!(small.next_chunk().expect("can be read"), None);
+    let mut small = Cutter::new(Sizes::STANDARD, Cursor::new([1; 10]));
+    assert!(small.next_chunk().is_ok_and(|chunk| chunk.is_some()));
+    assert!(small.window.bytes.len() <= 2 * READ_STEP);
     assert!(cut(Sizes::STANDARD, &[]).is_empty());
+}
+
+/// Goal: cuts are those of the crate where cuts are rare or many, close together or missing. Method: noise, text of few
+/// words, runs, and lengths around the edges, cut by both.
+#[test]
+fn cuts_are_those_of_the_crate() {
+    let words: Vec<u8> =
+        noise(4, 300_000).iter().flat_map(|byte| format!("{} ", byte % 7).into_bytes()).collect();
+    let sources = [noise(5, 700_001), words, vec![0; 200_003], noise(6, 37).repeat(9000)];
+    for max in [4 << 10, 16 << 10, 64 << 10, 1 << 20] {
+        let sizes = Sizes::for_capacity(max + CHUNK_OVERHEAD).expect("enough");
+        let [min, average, max] = [sizes.min, sizes.average, sizes.max].map(|size| size as usize);
+        for source in &sources {
+            let edges = [min, average, max].into_iter().flat_map(|edge| edge.saturating_sub(2)..edge + 3);
+            for len in edges.chain([source.len(), source.len() - 1]).filter(|len| *len <= source.len()) {
+                let lengths: Vec<usize> = cut(sizes, &source[..len]).iter().map(Vec::len).collect();
+                assert_eq!(lengths, peer(sizes, &source[..len]), "{len} bytes, at most {max}");
+            }
+        }
+    }
+}
+
+/// Goal: two scans at once find what one finds, whichever of them comes first. Method: masks of few bits, so that both
+/// find something close together, against one scan of everything.
+#[test]
+fn two_scans_are_one() {
+    let bytes = noise(8, 40 * LANE);
+    for bits in 1..16 {
+        let mask = ((1_u64 << bits) - 1) << 40;
+        for begin in (0..bytes.len() - 3 * LANE).step_by(997) {
+            let (mut one, mut two) = (Gear::new(), Gear::new());
+            let found = two.scan(&bytes[begin..begin + 3 * LANE], mask);
+            assert_eq!(
+                found,
+                one.scan_one(&bytes[begin..begin + 3 * LANE], mask),
+                "{bits} bits from {begin}"
+            );
+            assert!(found.is_some() || one.hash == two.hash);
+        }
+    }
 }
 
 proptest! {
@@ -128,9 +182,9 @@ proptest! {
     fn arrival_does_not_matter(seed in any::<u64>(), len in 0_usize..150_000, period in 1_usize..9000) {
         let sizes = Sizes::for_capacity(16 << 10).expect("enough");
         let bytes: Vec<u8> = noise(seed, period).into_iter().cycle().take(len).collect();
-        let mut cutter = Cutter::new(sizes, Stutter { rest: &bytes, calls: 0, fails_at: None });
-        let stuttered: Vec<Vec<u8>> =
-            std::iter::from_fn(|| cutter.next_chunk().expect("can be read")).collect();
+        let stuttered = all(Cutter::new(sizes, Stutter { rest: &bytes, calls: 0, fails_at: None }));
+        let lengths: Vec<usize> = stuttered.iter().map(Vec::len).collect();
+        prop_assert_eq!(lengths, peer(sizes, &bytes));
         prop_assert_eq!(stuttered.concat(), &bytes[..]);
         prop_assert_eq!(stuttered, cut(sizes, &bytes));
     }

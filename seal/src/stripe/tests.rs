@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::keys::MaskSecret;
+use tallow_types::id::StripeId;
 
 fn profile(k: u8, n: u8) -> Profile {
     Profile::from_k_of_n(k, n).expect("in range")
@@ -15,6 +17,18 @@ fn piece(slot: u8, offset: u32, len: u32) -> Piece {
 /// A stream whose bytes tell where they are.
 fn stream(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8 ^ (i / 251 % 256) as u8).collect()
+}
+
+/// The data slices of a stream, filled up with zeros.
+fn scatter(layout: Layout, stream: &[u8]) -> Vec<Vec<u8>> {
+    let mut slices = vec![vec![0; layout.slice_len() as usize]; usize::from(layout.data)];
+    let mut rest = stream;
+    for piece in layout.locate(0, stream.len() as u32).expect("fits") {
+        let (part, behind) = rest.split_at(piece.len as usize);
+        slices[usize::from(piece.slot.get())][piece.offset as usize..][..part.len()].copy_from_slice(part);
+        rest = behind;
+    }
+    slices
 }
 
 /// Goal: slices are as long as the format says. Method: a table around the edges of rows and units.
@@ -124,7 +138,6 @@ fn wrong_slices_are_named() {
     assert_eq!(layout.gather(&[&short, &whole]), slot(0));
     assert_eq!(layout.gather_range(1000, 100, &[(piece(0, 1000, 24), &whole[..24])]), slot(1));
     assert_eq!(layout.gather_range(0, 2, &[(piece(0, 1, 24), &whole[..24])]), slot(0));
-    assert!(layout.scatter(&[0; 2049]).is_err());
 }
 
 fn any_layout() -> impl Strategy<Value = (Profile, usize)> {
@@ -158,7 +171,7 @@ proptest! {
         let stream = stream(len);
         let layout = Layout::for_stream(profile, len).expect("fits");
         prop_assert_eq!(Layout::from_slice_len(profile, layout.slice_len()), Ok(layout));
-        let slices = layout.scatter(&stream).expect("fits");
+        let slices = scatter(layout, &stream);
         prop_assert!(slices.iter().all(|slice| slice.len() == layout.slice_len() as usize));
         let slices: Vec<&[u8]> = slices.iter().map(Vec::as_slice).collect();
         let gathered = layout.gather(&slices).expect("whole");
@@ -166,12 +179,13 @@ proptest! {
         prop_assert!(gathered[len..].iter().all(|byte| *byte == 0));
     }
 
-    /// Goal: a range read through its spans is that range, at one contiguous span a slot. Method: random ranges.
+    /// Goal: a range read through its spans is that range, at one contiguous span a slot, masked or not. Method: random
+    /// ranges.
     #[test]
     fn range_reads_equal_the_whole((profile, len) in any_layout(), cut in any::<(u32, u32)>()) {
         let stream = stream(len);
         let layout = Layout::for_stream(profile, len).expect("fits");
-        let slices = layout.scatter(&stream).expect("fits");
+        let slices = scatter(layout, &stream);
         let begin = cut.0 as usize % len;
         let end = begin + cut.1 as usize % (len - begin + 1);
         let (offset, size) = (begin as u32, (end - begin) as u32);
@@ -187,6 +201,14 @@ proptest! {
             })
             .collect();
         let gathered = layout.gather_range(offset, size, &given).expect("covered");
-        prop_assert_eq!(gathered, &stream[begin..end]);
+        prop_assert_eq!(&gathered, &stream[begin..end]);
+
+        let mask = MaskSecret::new([5; 32].into()).stripe(&StripeId::new([6; 16]));
+        let mut masked: Vec<(Piece, Vec<u8>)> = given.iter().map(|(span, bytes)| (*span, bytes.to_vec())).collect();
+        masked.iter_mut().for_each(|(span, bytes)| mask.apply(span.slot, span.offset, bytes));
+        let masked: Vec<(Piece, &[u8])> = masked.iter().map(|(span, bytes)| (*span, &bytes[..])).collect();
+        let mut out = vec![1, 2, 3];
+        layout.unmask_into(offset, size, &masked, &mask, &mut out).expect("covered");
+        prop_assert_eq!(&out[3..], &gathered[..]);
     }
 }
