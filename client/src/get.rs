@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use tallow_seal::catalog::{Catalog, within};
 use tallow_seal::chunk::ChunkRef;
 use tallow_seal::entry::{ChunkList, Content, Entry, Kind};
 use tallow_seal::path::BlobPath;
@@ -17,6 +16,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use crate::book::Book;
 use crate::client::Client;
+use crate::entries::{Entries, Sum};
 use crate::error::{GetError, SessionError};
 use crate::fetch::{Fetcher, Under};
 use crate::progress::{Progress, Stage};
@@ -27,6 +27,8 @@ use crate::target::{GetOptions, GetTarget, Target};
 const SPAN_MAX: u32 = 4 << 20;
 /// Spans on their way at once.
 const SPANS_AHEAD: usize = 4;
+/// Files that are looked up and fetched together: memory is bounded by it however many there are.
+const WINDOW: usize = 8192;
 /// A gap between wanted chunks that is fetched along.
 const GAP_MAX: u32 = 64 << 10;
 
@@ -60,13 +62,24 @@ impl Client {
         progress.stage(Stage::Connecting);
         let (book, fetcher, _) = self.inner.view(progress.clone()).await?;
         let GetTarget::Path(to) = to;
-        let found = lookup(&book.catalog, from)?;
-        let mut target = prepare(&found, from, to, options)?;
+        let mut found = lookup(&book.entries, from)?;
+        let mut target = prepare(&book.entries, from, to, options)?;
         progress.stage(Stage::Fetching);
+        let all = total(&book.entries, from)?;
+        progress.expect(all.files, all.bytes);
         let mut report = GetReport::default();
         let mut files = Vec::new();
         let prefix = if from.is_empty() { 0 } else { from.len() + 1 };
-        for (path, entry) in found {
+        loop {
+            let next = found.next().transpose()?;
+            if files.len() >= WINDOW || next.is_none() {
+                // In the order of the stripes, so that files that share one are fetched together.
+                files
+                    .sort_by_key(|file: &Wanted| file.chunks.first().map(|chunk| (chunk.leaf, chunk.offset)));
+                let window = std::mem::take(&mut files);
+                target = write_files(&fetcher, &book, window, target, &progress, &mut report).await?;
+            }
+            let Some((path, entry)) = next else { break };
             let relative = path.as_str().get(prefix..).unwrap_or_default().to_owned();
             match &entry.kind {
                 Kind::Dir => {
@@ -83,11 +96,6 @@ impl Client {
                 }
             }
         }
-        let bytes = files.iter().map(|file| file.entry.size().get()).sum();
-        progress.expect(files.len() as u64, bytes);
-        // In the order of the stripes, so that files that share one are fetched together.
-        files.sort_by_key(|file| file.chunks.first().map(|chunk| (chunk.leaf, chunk.offset)));
-        let target = write_files(&fetcher, &book, files, target, &progress, &mut report).await?;
         let finished = blocking(move || target.finish()).await??;
         report.notes = finished;
         report.bad = fetcher.blames();
@@ -107,15 +115,15 @@ impl Client {
     ) -> Result<GetReport, GetError> {
         progress.stage(Stage::Connecting);
         let (book, fetcher, _) = self.inner.view(progress.clone()).await?;
-        let path = BlobPath::parse(from).map_err(|_| missing(&book.catalog, from))?;
-        let entry = book.catalog.get(&path);
+        let path = BlobPath::parse(from).map_err(|_| missing(&book.entries, from))?;
+        let entry = book.entries.get(path.as_str())?;
         let not_a_file = |what| GetError::NotAFile { path: from.to_owned(), what, wanted: "streamed" };
-        let content = match entry.map(|entry| &entry.kind) {
+        let content = match entry.as_ref().map(|entry| &entry.kind) {
             Some(Kind::File(content)) => content,
             Some(Kind::Dir) => return Err(not_a_file("folder")),
             Some(Kind::Symlink(_)) => return Err(not_a_file("link")),
-            None if within(&book.catalog, &path).next().is_some() => return Err(not_a_file("folder")),
-            None => return Err(missing(&book.catalog, from)),
+            None if book.entries.is_there(path.as_str())? => return Err(not_a_file("folder")),
+            None => return Err(missing(&book.entries, from)),
         };
         let size = content.size().get();
         let range = range.unwrap_or(0..size);
@@ -178,36 +186,56 @@ fn named(path: &str) -> impl FnOnce(SessionError) -> GetError {
     }
 }
 
-/// Everything at or below a path.
-pub(crate) fn lookup<'a>(
-    catalog: &'a Catalog,
+/// Everything at or below a path, in order.
+pub(crate) fn lookup(
+    entries: &Entries,
     from: &str,
-) -> Result<Vec<(&'a BlobPath, &'a Entry)>, GetError> {
-    if from.is_empty() {
-        return Ok(catalog.iter().collect());
+) -> Result<impl Iterator<Item = Result<(BlobPath, Entry), GetError>> + Send + use<>, GetError> {
+    if !from.is_empty() && (BlobPath::parse(from).is_err() || !entries.is_there(from)?) {
+        return Err(missing(entries, from));
     }
-    let path = BlobPath::parse(from).map_err(|_| missing(catalog, from))?;
-    let found: Vec<_> = within_owned(catalog, &path);
-    if found.is_empty() { Err(missing(catalog, from)) } else { Ok(found) }
+    Ok(entries.within(from)?.map(|item| item.map_err(GetError::from)))
 }
 
-fn within_owned<'a>(catalog: &'a Catalog, path: &BlobPath) -> Vec<(&'a BlobPath, &'a Entry)> {
-    let itself = catalog.get_key_value(path);
-    let first = format!("{}/", path.as_str());
-    let from = (std::ops::Bound::Included(first.as_str()), std::ops::Bound::Unbounded);
-    let below = catalog.range::<str, _>(from).take_while(|(other, _)| other.is_within(path));
-    itself.into_iter().chain(below).collect()
+/// What is at a path and below it, all together.
+fn total(entries: &Entries, from: &str) -> Result<Sum, GetError> {
+    let mut sum = entries.sum(from)?;
+    if let Some(own) = entries.get(from)?
+        && let Kind::File(content) = own.kind
+    {
+        sum.files += 1;
+        sum.bytes += content.size().get();
+    }
+    Ok(sum)
 }
 
-/// The error for a path that is not there, with the nearest names that are.
-pub(crate) fn missing(catalog: &Catalog, from: &str) -> GetError {
-    let mut near: Vec<(usize, &str)> = catalog
-        .keys()
-        .map(|path| (distance(path.as_str(), from), path.as_str()))
-        .filter(|(distance, _)| *distance <= 2)
-        .collect();
+/// Names that are compared with one that is not there.
+const NEAR_MAX: usize = 10_000;
+
+/// The error for a path that is not there, with the nearest names that are, of those in the deepest folder above it that is.
+pub(crate) fn missing(entries: &Entries, from: &str) -> GetError {
+    let is_folder = |folder: &str| folder.is_empty() || entries.sum(folder).is_ok_and(|sum| sum.entries > 0);
+    let mut folder = from;
+    let mut wanted = from;
+    while !folder.is_empty() {
+        wanted = folder;
+        folder = folder.rfind('/').map_or("", |at| &folder[..at]);
+        if is_folder(folder) {
+            break;
+        }
+    }
+    let mut near: Vec<(usize, String)> = Vec::new();
+    if let Ok(mut children) = entries.children(folder) {
+        for _ in 0..NEAR_MAX {
+            let Ok(Some(child)) = children.next(entries) else { break };
+            let distance = distance(&child.path, wanted);
+            if distance <= 2 {
+                near.push((distance, child.path));
+            }
+        }
+    }
     near.sort_unstable();
-    let near = near.into_iter().take(3).map(|(_, path)| path.to_owned()).collect();
+    let near = near.into_iter().take(3).map(|(_, path)| path).collect();
     GetError::NotFound { path: from.to_owned(), near }
 }
 
@@ -231,15 +259,11 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Checks the target before anything is fetched.
-fn prepare(
-    found: &[(&BlobPath, &Entry)],
-    from: &str,
-    to: PathBuf,
-    options: GetOptions,
-) -> Result<Target, GetError> {
-    match found {
-        [(path, entry)] if path.as_str() == from && entry.kind != Kind::Dir => {
-            let to = if to.is_dir() { to.join(path.name()) } else { to };
+fn prepare(entries: &Entries, from: &str, to: PathBuf, options: GetOptions) -> Result<Target, GetError> {
+    match entries.get(from)? {
+        Some(entry) if entry.kind != Kind::Dir => {
+            let name = from.rsplit('/').next().unwrap_or(from);
+            let to = if to.is_dir() { to.join(name) } else { to };
             Target::file(to, options.force)
         }
         _ => Target::folder(to, options.force),

@@ -61,7 +61,7 @@ impl Committer {
         }
         self.seat_healed(&healed);
         let healed = healed.iter().map(|patient| patient.seat.slot);
-        let healed: Vec<_> = healed.map(|slot| (slot, self.book.rows.mark_present(slot))).collect();
+        let healed: Vec<_> = healed.map(|slot| (slot, self.book.rows_mut().mark_present(slot))).collect();
         progress.stage(Stage::Committing);
         let committed = self.commit_alone().await;
         let lost = self.works.uplink.lost();
@@ -69,7 +69,7 @@ impl Committer {
             let blame = lost.iter().find(|blame| blame.slot == slot.get());
             if committed.is_err() || blame.is_some() {
                 // What its seeder did not sign for, it need not keep.
-                self.book.rows.unmark_present(slot, &marked);
+                self.book.rows_mut().unmark_present(slot, &marked);
             }
             match blame {
                 Some(blame) => report.failed.push(blame.clone()),
