@@ -97,6 +97,12 @@ pub(crate) struct Sight {
     pub failed: Vec<Blame>,
 }
 
+impl Sight {
+    pub fn has_answered(&self, slot: SlotIndex) -> bool {
+        self.answered.iter().any(|(other, _)| *other == slot)
+    }
+}
+
 impl Client {
     /// Opens the client's folder and says hello to the network.
     ///

@@ -13,6 +13,7 @@ mod base;
 mod book;
 mod chain;
 mod client;
+mod damage;
 mod db;
 mod entries;
 mod error;

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::book::Book;
 use crate::client::{Client, Sight, gone};
+use crate::damage::{Harm, damaged};
 use crate::error::{Explain as _, GetError, PutError, SessionError};
 use crate::get::lookup;
 use crate::list::{Listing, content_leaves, folder, listed};
@@ -95,6 +96,10 @@ impl Client {
         let seeders = self.inner.chain.seeders_of(&ids).await?;
         let newest = sight.newest.as_ref().map(|signed| signed.commit.hash());
         let commit = sight.newest.as_ref().map(|signed| &signed.commit);
+        let here: Vec<_> = sight.seats.iter().filter(|seat| sight.has_answered(seat.slot)).cloned().collect();
+        let straggler = self.inner.options.tuning.straggler;
+        let told = damaged(&self.inner.caller, contract.id, &here, straggler).await;
+        let harm = Harm::new(book, told);
         let mut slots = Vec::new();
         for slot in profile.slot_indices() {
             let lane = contract.lane(slot);
@@ -110,6 +115,7 @@ impl Client {
                 online: answer.is_some(),
                 current: answer.is_some() && signed.map(|signed| signed.commit.hash()) == newest,
                 missing,
+                damaged: harm.slices_of(slot),
                 bytes: commit
                     .and_then(|commit| commit.slots.get(usize::from(slot.get())))
                     .map_or(Bytes::ZERO, |state| state.bytes),
@@ -137,7 +143,7 @@ impl Client {
             held,
             healthy,
             width,
-            can_lose: width.min(healthy).saturating_sub(profile.data()),
+            can_lose: width.min(healthy).min(harm.narrowest).saturating_sub(profile.data()),
             commit: commit.map(tallow_types::commit::Commit::rank),
             stripes: book.rows.live(),
             stored: Bytes::new(
