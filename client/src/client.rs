@@ -21,7 +21,7 @@ use crate::chain::Chain;
 use crate::db::{Db, IfLocked};
 use crate::error::{Blame, LedgerError, PutError, SessionError};
 use crate::fetch::Fetcher;
-use crate::gather::gather;
+use crate::gather::{gather, gather_soon};
 use crate::judge::{Judge, Show};
 use crate::lease::LeaseCore;
 use crate::options::{Access, Options};
@@ -103,6 +103,15 @@ impl Sight {
     }
 }
 
+/// Whose word is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// That of as many as have to agree, and of others who are not much slower.
+    Quorum,
+    /// That of all who answer in time: their health is asked for.
+    Everybody,
+}
+
 impl Client {
     /// Opens the client's folder and says hello to the network.
     ///
@@ -181,8 +190,8 @@ impl Inner {
         }
     }
 
-    /// The account's contract and its seeders' newest word.
-    pub async fn sight(&self) -> Result<Sight, SessionError> {
+    /// The account's contract and its seeders' newest word. Who only reads needs no more than a quorum's.
+    pub async fn sight(&self, whose: Whose) -> Result<Sight, SessionError> {
         let keys = [key::contract(&self.contract), key::active(&self.contract), key::pending(&self.contract)];
         let mut records = self.chain.records(&keys).await?.into_iter().map(Option::unwrap_or_default);
         let mut next = || records.next().unwrap_or_default();
@@ -213,7 +222,12 @@ impl Inner {
         });
         let enough = usize::from(contract.terms.profile.quorum());
         let (mut answered, mut failed) = (Vec::new(), Vec::new());
-        for answer in gather(calls, enough, self.options.tuning.straggler).await {
+        let straggler = self.options.tuning.straggler;
+        let answers = match whose {
+            Whose::Everybody => gather(calls, enough, straggler).await,
+            Whose::Quorum => gather_soon(calls, enough, straggler).await,
+        };
+        for answer in answers {
             match answer {
                 Ok(answer) => answered.push(answer),
                 Err(blame) => failed.push(blame),
@@ -306,8 +320,9 @@ impl Inner {
     pub async fn view(
         &self,
         progress: Arc<dyn Progress>,
+        whose: Whose,
     ) -> Result<(Arc<Book>, Fetcher, Sight), SessionError> {
-        let sight = self.sight().await?;
+        let sight = self.sight(whose).await?;
         let fetcher = self.fetcher(&sight, progress);
         let book = match &sight.newest {
             Some(newest) => self.book_at(&fetcher, newest).await?,

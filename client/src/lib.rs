@@ -9,6 +9,7 @@
 //!
 //! [`Transport`]: tallow_net::Transport
 
+mod ahead;
 mod base;
 mod book;
 mod chain;
@@ -20,12 +21,14 @@ mod error;
 mod fetch;
 mod gather;
 mod get;
+mod hedge;
 mod identity;
 mod judge;
 pub mod lease;
 mod list;
 mod ops;
 mod options;
+mod pace;
 mod place;
 mod progress;
 mod put;
@@ -35,6 +38,7 @@ mod source;
 mod stripes;
 mod sync;
 mod target;
+mod unpack;
 mod write;
 
 pub use base::{Answer, Step, Walk};

@@ -12,7 +12,7 @@ use tallow_types::unit::{Bytes, DurationMs, Epoch, Fuel, FuelPerMibEpoch, TimeMs
 use tokio::sync::oneshot;
 
 use crate::book::Book;
-use crate::client::{Client, Sight, gone};
+use crate::client::{Client, Sight, Whose, gone};
 use crate::damage::{Harm, damaged};
 use crate::error::{Explain as _, GetError, PutError, SessionError};
 use crate::get::lookup;
@@ -44,7 +44,7 @@ impl Client {
     /// # Errors
     /// The path isn't there, or the catalog can't be read.
     pub async fn list(&self, prefix: &str, recursive: bool) -> Result<Listing, GetError> {
-        let (book, ..) = self.inner.view(silent()).await?;
+        let (book, ..) = self.inner.view(silent(), Whose::Quorum).await?;
         Listing::new(book, prefix, recursive)
     }
 
@@ -53,7 +53,7 @@ impl Client {
     /// # Errors
     /// The path isn't there, or the catalog can't be read.
     pub async fn stat(&self, path: &str) -> Result<Stat, GetError> {
-        let (book, _, sight) = self.inner.view(silent()).await?;
+        let (book, _, sight) = self.inner.view(silent(), Whose::Everybody).await?;
         let found = lookup(&book.entries, path)?;
         let entry = match book.entries.get(path)? {
             Some(entry) => listed(path, &entry),
@@ -77,10 +77,10 @@ impl Client {
     /// There is none, or it can't be reached.
     pub async fn contract(&self) -> Result<ContractReport, SessionError> {
         // Health must be told even when the catalog can't be read any more.
-        match self.inner.view(silent()).await {
+        match self.inner.view(silent(), Whose::Everybody).await {
             Ok((book, _, sight)) => self.report(&book, &sight).await,
             Err(SessionError::Unreadable { .. }) => {
-                let sight = self.inner.sight().await?;
+                let sight = self.inner.sight(Whose::Everybody).await?;
                 self.report(&Book::default(), &sight).await
             }
             Err(error) => Err(error),
@@ -167,7 +167,7 @@ impl Client {
         let writer = self.inner.writer().await?;
         let _active = Active::begin(&writer.works.active);
         writer.ready().await?;
-        let (book, ..) = self.inner.view(silent()).await?;
+        let (book, ..) = self.inner.view(silent(), Whose::Quorum).await?;
         let found = lookup(&book.entries, path)?;
         let is_single = book.entries.sum(path)?.entries == 0;
         if !recursive && !is_single {
@@ -328,7 +328,7 @@ impl Client {
         let (mut files, mut bytes) = (0, 0);
         if contracts.contains(&self.inner.contract) {
             progress.stage(Stage::Fetching);
-            let (book, ..) = self.inner.view(progress).await?;
+            let (book, ..) = self.inner.view(progress, Whose::Quorum).await?;
             let all = book.entries.sum("")?;
             (files, bytes) = (all.files, all.bytes);
         }
