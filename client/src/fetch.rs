@@ -348,3 +348,6 @@ impl Fetcher {
         Ok(slices)
     }
 }
+
+#[cfg(test)]
+mod tests;
