@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallow_types::PublicKey;
 use tallow_types::contract::Address;
 use tallow_types::sign::Keypair;
 use zeroize::Zeroizing;
 
 use crate::limit::Limit;
+use crate::peer::Peer;
 use crate::transport::Service;
 
 /// What a node is started with.
@@ -17,15 +19,70 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// Who answers calls. `None` for a node that only calls: it opens no protocol at all to others.
     pub service: Option<Arc<dyn Service>>,
+    /// Where others reach it, if that is not where it listens.
+    pub announce: Vec<Address>,
+    /// How it finds others; `None` for a node that knows all addresses it needs.
+    pub discovery: Option<Discovery>,
+    /// Which way to a peer is tried first.
+    pub prefer: Way,
     /// Limits and times.
     pub tuning: Tuning,
+}
+
+/// How a connection goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// TCP with Noise and Yamux: half the work per byte.
+    #[default]
+    Tcp,
+    /// QUIC: half the work per small message, one round trip less to connect.
+    Quic,
+}
+
+/// How a node finds others: a table of nodes in which everybody knows those near to it (Kademlia).
+#[derive(Clone)]
+pub struct Discovery {
+    /// Names the network; nodes of another one are strangers here. Letters and digits.
+    pub network: String,
+    /// Nodes to ask first.
+    pub bootstrap: Vec<Peer>,
+    /// Whether this node stays, is found by others, and answers them.
+    pub serves: bool,
+    /// Who may say here that it holds a contract.
+    pub admits: Arc<dyn Fn(&PublicKey) -> bool + Send + Sync>,
+}
+
+impl Discovery {
+    /// For a node that only asks.
+    #[must_use]
+    pub fn asking(network: String, bootstrap: Vec<Peer>) -> Self {
+        Self { network, bootstrap, serves: false, admits: Arc::new(|_| false) }
+    }
+
+    /// For a node that stays, and keeps what those say whom `admits` names.
+    #[must_use]
+    pub fn serving(
+        network: String,
+        bootstrap: Vec<Peer>,
+        admits: impl Fn(&PublicKey) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { network, bootstrap, serves: true, admits: Arc::new(admits) }
+    }
 }
 
 impl Config {
     /// A node that only calls, under the identity of `keypair`.
     #[must_use]
     pub fn new(keypair: &Keypair) -> Self {
-        Self { seed: keypair.seed(), listen: Vec::new(), service: None, tuning: Tuning::default() }
+        Self {
+            seed: keypair.seed(),
+            listen: Vec::new(),
+            service: None,
+            announce: Vec::new(),
+            discovery: None,
+            prefer: Way::default(),
+            tuning: Tuning::default(),
+        }
     }
 
     /// Listens there, too.
@@ -39,6 +96,20 @@ impl Config {
     #[must_use]
     pub fn service(mut self, service: Arc<dyn Service>) -> Self {
         self.service = Some(service);
+        self
+    }
+
+    /// Finds others.
+    #[must_use]
+    pub fn discovery(mut self, discovery: Discovery) -> Self {
+        self.discovery = Some(discovery);
+        self
+    }
+
+    /// Tries this way first.
+    #[must_use]
+    pub const fn prefer(mut self, way: Way) -> Self {
+        self.prefer = way;
         self
     }
 
@@ -70,8 +141,8 @@ pub struct Tuning {
     pub alive: Duration,
     /// How long a frame may be on its way before its rate counts.
     pub grace: Duration,
-    /// Bytes a second that a frame must then have moved: the slowest link that is served. 5 Mbit/s shared by 100
-    /// streams to 50 peers are 6 KiB/s for each.
+    /// Bytes a second that a frame must then have moved: the slowest link that is served. 1 Mbit/s shared by 84 streams to
+    /// 42 peers are 1.4 KiB/s for each.
     pub rate: u64,
     /// The same while requests wait for memory, for strangers and for peers that hold more than `stranger_memory`. 4 MiB
     /// then hold up others for at most 74 s, well within `patience`. 5 Mbit/s are this rate for each of nine streams.
@@ -108,6 +179,8 @@ pub struct Tuning {
     pub connections_max: u32,
     /// Most connections with one peer: one each way, and one being replaced.
     pub peer_connections_max: u32,
+    /// Most connections from one address of the internet; this machine may have any number.
+    pub address_connections_max: u32,
     /// Most connections not yet authenticated, each way.
     pub pending_connections_max: u32,
     /// Payload that goes out a second, over all connections.
@@ -123,7 +196,7 @@ impl Default for Tuning {
             patience: Duration::from_secs(120),
             alive: Duration::from_secs(1),
             grace: Duration::from_secs(10),
-            rate: 4 << 10,
+            rate: 1 << 10,
             rate_busy: 64 << 10,
             connect: Duration::from_secs(10),
             backoff_min: Duration::from_millis(50),
@@ -141,6 +214,7 @@ impl Default for Tuning {
             strangers_memory: 128 << 20,
             connections_max: 512,
             peer_connections_max: 4,
+            address_connections_max: 64,
             pending_connections_max: 64,
             up: Limit::default(),
             down: Limit::default(),
@@ -166,7 +240,9 @@ pub enum StartError {
         reason: String,
     },
     /// Not a multiaddr.
-    #[error("\"{address}\" is not an address like /ip4/127.0.0.1/tcp/4001")]
+    #[error(
+        "\"{address}\" is not an address like /ip4/127.0.0.1/tcp/4001 or /ip4/127.0.0.1/udp/4001/quic-v1"
+    )]
     BadAddress {
         /// What was given.
         address: String,

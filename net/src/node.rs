@@ -1,18 +1,25 @@
-//! A node on a real network: libp2p over TCP, Noise and Yamux.
+//! A node on a real network: libp2p over TCP with Noise and Yamux, and over QUIC.
 //!
-//! One task drives the swarm (`swarm`): it listens, dials, and keeps the connections. Calls go over a few streams to
+//! One task (`driver`) drives the swarm (`swarm`): it listens, dials, searches, and keeps the connections. Calls go over a few streams to
 //! each peer, opened when first needed and again when they break (`links`). Each stream has one task at either end.
 //!
 //! Guarantees: as [`Transport`] says. A fixed port that somebody else listens on is an error, not a silent share.
 //!
-//! Does not: find peers or remember them; who is called is the caller's business.
+//! Who is called is the caller's business. With [`Discovery`](crate::Discovery), a peer that is not at its addresses is
+//! looked for before a call to it fails.
 
+mod discovery;
+mod driver;
+mod guard;
 mod links;
 mod mux;
+mod providers;
 mod socket;
+mod streams;
 mod swarm;
 mod wires;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +28,7 @@ use bytes::Bytes;
 use tallow_types::contract::Address;
 use tallow_types::fault::Fault;
 use tallow_types::wire::Request;
-use tallow_types::{PublicKey, encode};
+use tallow_types::{ContractId, PublicKey, encode};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -78,16 +85,29 @@ impl Node {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Where it listens, with the actual ports, without `/p2p/`.
+    /// Where it listens, with the actual ports, without `/p2p/`; TCP first.
     #[must_use]
     pub fn addresses(&self) -> Vec<Address> {
-        self.inner.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut addresses = self.inner.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        addresses.sort_by_key(|address| address.as_str().contains("/udp/"));
+        addresses
     }
 
     /// This node as a peer for others.
     #[must_use]
     pub fn peer(&self) -> Peer {
         Peer::new(self.inner.key, self.addresses())
+    }
+
+    /// Those who say to hold a contract. They are called without addresses: the search for these comes with the call.
+    pub async fn holders(&self, contract: ContractId) -> Vec<Peer> {
+        let found = self.inner.links.dialer().holders(contract).await;
+        found.into_iter().map(|key| Peer::new(key, Vec::new())).collect()
+    }
+
+    /// Says from now on that this node holds these contracts, and no others.
+    pub async fn announce(&self, held: BTreeSet<ContractId>) {
+        self.inner.links.dialer().announce(held).await;
     }
 
     /// Takes no more requests, lets those that write run to their end (for at most ten seconds), and closes all

@@ -9,22 +9,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::AsyncWriteExt;
-use libp2p::{PeerId, StreamProtocol};
-use libp2p_stream::OpenStreamError;
+use libp2p::PeerId;
 use tallow_types::PublicKey;
 use tallow_types::fault::Fault;
 use tokio::time::{Instant, timeout};
 
 use crate::config::Tuning;
 use crate::exchange::{Rule, unreachable};
-use crate::frame::PROTOCOL;
-use crate::node::swarm::Dialer;
+use crate::node::driver::Dialer;
+use crate::node::streams::OpenError;
 use crate::peer::{Peer, peer_id};
 use crate::stream::caller::{Caller, Failure};
 use crate::transport::Reply;
 
-/// How often a stream is opened anew when the other end drops it unseen, as it does in a burst of them.
-const OPEN_TRIES: u32 = 8;
+/// How often a stream is opened when the connection under it ends meanwhile.
+const OPEN_TRIES: u32 = 4;
 /// Pause before the second try; doubled for each further one.
 const OPEN_PAUSE: Duration = Duration::from_millis(5);
 /// How often a call that was not sent looks for another stream.
@@ -62,6 +61,10 @@ struct Backoff {
 impl Links {
     pub(super) fn new(dialer: Dialer, tuning: Tuning) -> Self {
         Self { dialer, tuning, peers: Mutex::default() }
+    }
+
+    pub(super) const fn dialer(&self) -> &Dialer {
+        &self.dialer
     }
 
     pub(super) async fn call(
@@ -126,12 +129,9 @@ impl Links {
                 tokio::time::sleep(OPEN_PAUSE * 2u32.pow(attempt - 1)).await;
             }
             self.dialer.connect(link.id, &peer.addresses).await?;
-            let mut control = self.dialer.streams();
-            let mut stream = match control.open_stream(link.id, StreamProtocol::new(PROTOCOL)).await {
+            let mut stream = match self.dialer.open(link.id).await {
                 Ok(stream) => stream,
-                Err(OpenStreamError::UnsupportedProtocol(_)) => {
-                    return Err(unreachable("the peer takes no calls, or speaks another version"));
-                }
+                Err(error @ OpenError::Unsupported) => return Err(unreachable(error.to_string())),
                 Err(error) => {
                     last = error.to_string();
                     continue;

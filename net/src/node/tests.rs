@@ -11,8 +11,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::config::Tuning;
+use crate::config::{Discovery, Tuning, Way};
+use crate::limit::Limit;
 use crate::transport::Service;
+
+mod finding;
+
+const WAYS: [Way; 2] = [Way::Tcp, Way::Quic];
 
 /// Keeps a count of what it did; `Read` gives bytes of the offset's value, `Store` answers, `Lane` waits at the gate.
 #[derive(Default)]
@@ -62,6 +67,14 @@ fn local(port: u16) -> Address {
     Address::new(format!("/ip4/127.0.0.1/tcp/{port}")).expect("short")
 }
 
+/// Any free port of this machine.
+fn any(way: Way) -> Address {
+    match way {
+        Way::Tcp => local(0),
+        Way::Quic => Address::new("/ip4/127.0.0.1/udp/0/quic-v1".to_owned()).expect("short"),
+    }
+}
+
 /// Times short enough for tests, long enough for a busy machine.
 fn quick() -> Tuning {
     Tuning {
@@ -74,8 +87,12 @@ fn quick() -> Tuning {
 }
 
 async fn server(seed: u8, tuning: Tuning) -> (Node, Arc<Shelf>) {
+    server_over(Way::Tcp, seed, tuning).await
+}
+
+async fn server_over(way: Way, seed: u8, tuning: Tuning) -> (Node, Arc<Shelf>) {
     let shelf = Arc::new(Shelf::default());
-    let config = Config::new(&keypair(seed)).listen(local(0)).service(shelf.clone()).tuning(tuning);
+    let config = Config::new(&keypair(seed)).listen(any(way)).service(shelf.clone()).tuning(tuning);
     (Node::start(config).await.expect("starts"), shelf)
 }
 
@@ -100,9 +117,15 @@ fn lane() -> Request {
 /// Method: 10 servers, 200 calls at once from a node that has no connection yet, each answer with its own content.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_loses_nothing() {
+    for way in WAYS {
+        a_burst_loses_nothing_over(way).await;
+    }
+}
+
+async fn a_burst_loses_nothing_over(way: Way) {
     let mut servers = Vec::new();
     for seed in 10..20 {
-        servers.push(server(seed, quick()).await);
+        servers.push(server_over(way, seed, quick()).await);
     }
     let node = caller(1).await;
     let mut calls = JoinSet::new();
@@ -125,7 +148,13 @@ async fn a_burst_loses_nothing() {
 /// and fro, eight at once, more than the credit of a stream holds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn big_payloads_both_ways() {
-    let (server, shelf) = server(10, quick()).await;
+    for way in WAYS {
+        big_payloads_both_ways_over(way).await;
+    }
+}
+
+async fn big_payloads_both_ways_over(way: Way) {
+    let (server, shelf) = server_over(way, 10, quick()).await;
     let node = caller(1).await;
     let peer = server.peer();
     let big = Bytes::from(vec![5; FRAME_PAYLOAD_MAX]);
@@ -176,10 +205,18 @@ async fn identities_hold() {
 #[tokio::test]
 async fn a_port_in_use_is_an_error() {
     let (first, _) = server(10, quick()).await;
+    let (quic, _) = server_over(Way::Quic, 13, quick()).await;
+    for address in first.addresses().into_iter().chain(quic.addresses()) {
+        let error =
+            Node::start(Config::new(&keypair(11)).listen(address.clone())).await.err().expect("in use");
+        assert!(
+            matches!(&error, StartError::PortInUse { address: text } if text == address.as_str()),
+            "{error}"
+        );
+    }
     let address = first.addresses().pop().expect("one");
-    let error = Node::start(Config::new(&keypair(11)).listen(address.clone())).await.err().expect("in use");
-    assert!(matches!(&error, StartError::PortInUse { address: text } if text == address.as_str()), "{error}");
-    for text in ["/ip4/127.0.0.1", "127.0.0.1:80", "/dns/localhost/tcp/1", "/ip4/127.0.0.1/udp/1"] {
+    let (no_port, no_ip, no_quic) = ("/ip4/127.0.0.1", "/dns/localhost/tcp/1", "/ip4/127.0.0.1/udp/1");
+    for text in [no_port, "127.0.0.1:80", no_ip, no_quic, "/ip4/127.0.0.1/tcp/1/ws"] {
         let address = Address::new(text.to_owned()).expect("short");
         let error = Node::start(Config::new(&keypair(11)).listen(address)).await.err().expect("bad");
         assert!(matches!(error, StartError::BadAddress { .. }), "{text}: {error}");
@@ -193,7 +230,13 @@ async fn a_port_in_use_is_an_error() {
 /// start it again at the same port, call until it answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_peer_is_found_again() {
-    let (first, _) = server(10, quick()).await;
+    for way in WAYS {
+        a_restarted_peer_is_found_again_over(way).await;
+    }
+}
+
+async fn a_restarted_peer_is_found_again_over(way: Way) {
+    let (first, _) = server_over(way, 10, quick()).await;
     let node = caller(1).await;
     let peer = first.peer();
     node.call(&peer, read(0, 1), Bytes::new()).await.expect("up");
@@ -239,7 +282,13 @@ async fn slow_work_is_not_silence() {
 /// Goal: an orderly end lets writes finish and drops reads. Method: hold one of each, shut down, open the gate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_lets_writes_finish() {
-    let (server, shelf) = server(10, quick()).await;
+    for way in WAYS {
+        shutdown_lets_writes_finish_over(way).await;
+    }
+}
+
+async fn shutdown_lets_writes_finish_over(way: Way) {
+    let (server, shelf) = server_over(way, 10, quick()).await;
     let node = caller(1).await;
     let peer = server.peer();
     let call = |request| {
@@ -323,4 +372,34 @@ async fn connections_are_bounded() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     second.call(&peer, read(0, 1), Bytes::new()).await.expect("it kept its place");
+}
+
+/// Goal: a limit holds payload back, both ways and at either end, but not what has none. Method: more than a limited node
+/// may move in a second, which then can't be quicker; a question meanwhile, which is answered long before the bulk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_hold_payload_back() {
+    const RATE: u64 = 500_000;
+    let limited = || Tuning { up: Limit::of(RATE), down: Limit::of(RATE), ..quick() };
+    for (near, far) in [(limited(), quick()), (quick(), limited())] {
+        let (server, _) = server(10, far).await;
+        let node = Node::start(Config::new(&keypair(1)).tuning(near)).await.expect("starts");
+        let peer = server.peer();
+        let stores = (0..2).map(|_| node.call(&peer, store(), Bytes::from(vec![1; 150_000])));
+        let reads = (0..2).map(|at| node.call(&peer, read(at, 150_000), Bytes::new()));
+        let begun = std::time::Instant::now();
+        assert!(futures::future::join_all(stores).await.iter().all(Result::is_ok));
+        assert!(begun.elapsed() >= Duration::from_millis(450), "{:?}", begun.elapsed());
+        let begun = std::time::Instant::now();
+        assert!(futures::future::join_all(reads).await.iter().all(Result::is_ok));
+        assert!(begun.elapsed() >= Duration::from_millis(450), "{:?}", begun.elapsed());
+        let big = Bytes::from(vec![2; FRAME_PAYLOAD_MAX]);
+        let question = Request::Receipt { key: tallow_types::IdempotencyKey::ZERO };
+        tokio::select! {
+            biased;
+            answer = node.call(&peer, question, Bytes::new()) => {
+                assert_eq!(answer.expect_err("unsupported").code(), Code::Unsupported);
+            }
+            _ = node.call(&peer, store(), big) => panic!("eight seconds of bulk went first"),
+        }
+    }
 }

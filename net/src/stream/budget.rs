@@ -12,7 +12,7 @@
 //! Guarantees: strangers, however many, never hold or wait for more than their part, so the rest is there for known
 //! peers. What a request takes is taken in one piece, so that no two requests wait for each other. Shares are given in
 //! the order of asking. While somebody waits for memory of the node, strangers, and known peers with more than a
-//! stranger's share, must move 64 KiB/s (`Tuning::rate_busy`); everybody else, and at any other time, 4 KiB/s
+//! stranger's share, must move 64 KiB/s (`Tuning::rate_busy`); everybody else, and at any other time, 1 KiB/s
 //! (`Tuning::rate`).
 //!
 //! Does not: tell strangers apart. Many keys of one person can fill the part of all strangers, as long as they move
