@@ -443,12 +443,6 @@ impl Explain for PutError {
     }
 }
 
-impl From<LocalError> for GetError {
-    fn from(error: LocalError) -> Self {
-        Self::Session(error.into())
-    }
-}
-
 impl Explain for GetError {
     fn kind(&self) -> Kind {
         match self {

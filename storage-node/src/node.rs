@@ -24,10 +24,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tallow_consensus::validator::{self, Handle};
 use tallow_consensus::{Chain, ChainError, Clock, Options, follower};
-use tallow_net::{Peer, Reply, Service, Transport};
+use tallow_net::{Discovery, Peer, Reply, Service, Transport, Tuning};
 use tallow_proofs::beacon::Secret;
 use tallow_types::contract::Address;
 use tallow_types::fault::{Code, Fault};
+use tallow_types::limits::ADDRESSES_MAX;
 use tallow_types::params::Genesis;
 use tallow_types::sign::Keypair;
 use tallow_types::wire::Request;
@@ -104,6 +105,8 @@ pub struct NodeConfig {
     pub seeder: Option<SeederConfig>,
     /// How the ledger is kept.
     pub ledger: Options,
+    /// Limits and times of its connections.
+    pub tuning: Tuning,
 }
 
 impl NodeConfig {
@@ -119,6 +122,7 @@ impl NodeConfig {
             validator: None,
             seeder: None,
             ledger: Options::default(),
+            tuning: Tuning::default(),
         }
     }
 }
@@ -162,18 +166,28 @@ impl Node {
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
-        let NodeConfig { dir, keypair, listen, announce, join, validator, seeder, ledger } = config;
+        let NodeConfig { dir, keypair, listen, announce, join, validator, seeder, ledger, tuning } = config;
         let lock = folder::Lock::take(&dir)?;
         let later = Arc::new(Later::default());
-        let mut network = tallow_net::Config::new(&keypair).service(later.clone());
-        network.listen = listen;
-        let net = tallow_net::Node::start(network).await?;
-        let peers = match &join {
-            Join::Genesis(_) => Vec::new(),
-            Join::Network { bootstrap, .. } => {
-                bootstrap.iter().filter(|peer| peer.key != keypair.public()).cloned().collect()
+        let (id, peers) = match &join {
+            Join::Genesis(genesis) => (genesis.chain(), Vec::new()),
+            Join::Network { chain, bootstrap } => {
+                let others = bootstrap.iter().filter(|peer| peer.key != keypair.public());
+                (*chain, others.cloned().collect())
             }
         };
+        let known = Arc::new(OnceLock::<Arc<Chain>>::new());
+        let register = known.clone();
+        let is_seeder = move |key: &PublicKey| {
+            let record = register.get().map(|chain| chain.get(&tallow_ledger::key::seeder(&key.seeder())));
+            matches!(record, Some(Ok(Some(_))))
+        };
+        let discovery = Discovery::serving(id.to_string(), peers.clone(), is_seeder);
+        let mut network =
+            tallow_net::Config::new(&keypair).service(later.clone()).discovery(discovery).tuning(tuning);
+        network.listen = listen;
+        network.announce.clone_from(&announce);
+        let net = tallow_net::Node::start(network).await?;
         let upstream = Upstream::new(peers);
         let net = Arc::new(net);
         let line: Arc<dyn Transport> = net.clone();
@@ -186,6 +200,7 @@ impl Node {
             }
             None => (open_ledger(ledger_dir, join, &upstream, ledger).await?, None),
         };
+        let _ = known.set(chain.clone());
         let mut terms = None;
         let seeder = match seeder {
             None => None,
@@ -200,12 +215,14 @@ impl Node {
         let service = StorageService::new(chain.clone(), validator.clone(), seeder.clone(), upstream.clone());
         let service = Arc::new(service);
         service.listens(net.peer().bootstrap());
-        let addresses = if announce.is_empty() { net.addresses() } else { announce };
+        let mut addresses = if announce.is_empty() { net.addresses() } else { announce };
+        addresses.truncate(ADDRESSES_MAX);
         let mut tasks = JoinSet::new();
         let (synced, halted) = follow::spawn(&mut tasks, &chain, validator.is_some(), &upstream);
         let ready = match (&seeder, terms) {
             (Some(seeder), Some(terms)) => {
                 let way = duties::Way { validator: validator.clone(), upstream };
+                duties::announce(&mut tasks, seeder, &chain, &net, &synced);
                 duties::spawn(&mut tasks, seeder, &chain, way, (terms, addresses), &synced)
             }
             _ => synced,

@@ -72,7 +72,8 @@ pub(crate) async fn settle(uplink: Arc<Uplink>, cell: Arc<Cell>, flight: Arc<Fli
     let quorum = usize::from(uplink.setup.profile.quorum());
     let mut tally = flight.tally.subscribe();
     let started = tokio::time::Instant::now();
-    let mut deadline = started + uplink.setup.patience;
+    // Before it is decided nobody is late: all may share a slow line, and a call in which nothing moves ends by itself.
+    let mut deadline: Option<tokio::time::Instant> = None;
     let mut is_late = false;
     let state = loop {
         let now = tally.borrow_and_update().clone();
@@ -86,9 +87,15 @@ pub(crate) async fn settle(uplink: Arc<Uplink>, cell: Arc<Cell>, flight: Arc<Fli
         if have >= quorum || now.asked.saturating_sub(failed) < quorum {
             // It is decided. Slow disks and slow lines get as long again as the others took.
             let fair = tokio::time::Instant::now() + uplink.setup.straggler.max(started.elapsed());
-            deadline = deadline.min(fair);
+            deadline = Some(deadline.map_or(fair, |deadline| deadline.min(fair)));
         }
-        if let Err(_elapsed) = tokio::time::timeout_at(deadline, tally.changed()).await {
+        let changed = async {
+            match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, tally.changed()).await.is_ok(),
+                None => tally.changed().await.is_ok(),
+            }
+        };
+        if !changed.await {
             if !*uplink.open.borrow() {
                 // Nothing can arrive while the lease is gone.
                 let mut open = uplink.open.subscribe();
@@ -96,7 +103,7 @@ pub(crate) async fn settle(uplink: Arc<Uplink>, cell: Arc<Cell>, flight: Arc<Fli
                     _ = async { open.wait_for(|open| *open).await.is_ok() } => {}
                     _ = async { cell.settled().await } => return,
                 }
-                deadline = tokio::time::Instant::now() + uplink.setup.patience;
+                deadline = None;
                 continue;
             }
             is_late = true;

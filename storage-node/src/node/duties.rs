@@ -81,6 +81,34 @@ pub(super) fn spawn(
     is_offered
 }
 
+/// Says in the table of nodes which contracts are held here, whenever an epoch ends: whoever lost the ledger finds them.
+pub(super) fn announce(
+    tasks: &mut JoinSet<()>,
+    seeder: &Arc<Seeder>,
+    chain: &Arc<Chain>,
+    net: &Arc<tallow_net::Node>,
+    synced: &watch::Receiver<bool>,
+) {
+    let (seeder, net) = (seeder.clone(), net.clone());
+    let (mut tip, synced) = (chain.subscribe(), synced.clone());
+    tasks.spawn(async move {
+        if !is_set(synced).await {
+            return;
+        }
+        loop {
+            let epoch = tip.borrow_and_update().epoch;
+            let own = seeder.clone();
+            match blocking(move || own.contracts()).await {
+                Ok(held) => net.announce(held).await,
+                Err(fault) => tracing::warn!(%fault, "what is held here is not announced"),
+            }
+            if tip.wait_for(|status| status.epoch > epoch).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
 async fn is_set(mut flag: watch::Receiver<bool>) -> bool {
     flag.wait_for(|set| *set).await.is_ok()
 }

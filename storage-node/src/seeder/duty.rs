@@ -1,6 +1,6 @@
 //! What a seeder does of its own accord: offers itself, proves each epoch, frees what nobody needs any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use tallow_ledger::key;
@@ -14,8 +14,8 @@ use tallow_types::params::Params;
 use tallow_types::policy::Policy;
 use tallow_types::tx::{Action, Transaction, TxCore};
 use tallow_types::{
-    AccountId, Bounded, Bytes, Epoch, EpochCount, FuelPerMibEpoch, Height, IdempotencyKey, Lease, Sequence,
-    decode,
+    AccountId, Bounded, Bytes, ContractId, Epoch, EpochCount, FuelPerMibEpoch, Height, IdempotencyKey, Lease,
+    Sequence, decode,
 };
 
 use super::{Seeder, holds, refused, storage};
@@ -154,6 +154,21 @@ impl Seeder {
                 }
             }
         }
+    }
+
+    /// Contracts of which this seeder holds a lane, by the ledger and by what is here.
+    ///
+    /// # Errors
+    /// A fault of ledger or store.
+    pub fn contracts(&self) -> Result<BTreeSet<ContractId>, Fault> {
+        let mut held = BTreeSet::new();
+        for lane in self.lanes_here()? {
+            let contract = self.contract(&lane.contract)?;
+            if contract.is_some_and(|contract| holds(&contract, lane.slot, self.id())) {
+                held.insert(lane.contract);
+            }
+        }
+        Ok(held)
     }
 
     /// Frees slices in no commit that are old enough, slices that an active commit left out, and lanes that the ledger
