@@ -1,15 +1,23 @@
 //! The command line as types. Every command says in its help what it does and shows how it is typed; the reference in
 //! `docs/operating/cli.md` is made from this file and compared with it by a test.
 
-use std::ops::Range;
+mod node;
+mod range;
+
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use tallow_types::{AccountId, Fuel, FuelPerMibEpoch, Profile};
+use clap::{Args, Parser, Subcommand};
+use tallow_net::Limit;
+use tallow_types::{AccountId, Fuel, Profile};
 
 use crate::human;
 use crate::network::Network;
+
+pub use node::{Node, NodeRun, Role, Seed};
+pub use range::ByteRange;
+use range::parse_range;
 
 /// Keep private files alight on other people's disks.
 #[derive(Debug, Parser)]
@@ -100,7 +108,7 @@ Examples:
   tallow refuel --for 90d            what 90 days take at present")]
     Refuel(Refuel),
     /// Fill vacant slots and bring seeders up to the newest state
-    Repair,
+    Repair(Line),
     /// Tell what storing something would cost
     #[command(after_help = "Examples:
   tallow quote 20GiB --for 90d")]
@@ -147,6 +155,9 @@ pub struct Put {
     /// Redundancy of the contract that the first put opens: k slices of n are enough
     #[arg(long, value_name = "K/N")]
     pub profile: Option<Profile>,
+    /// How it goes over the line
+    #[command(flatten)]
+    pub line: Line,
 }
 
 /// Get a blob or a folder back.
@@ -163,6 +174,43 @@ pub struct Get {
     /// Replace files that are there already
     #[arg(long, short)]
     pub force: bool,
+    /// How it goes over the line
+    #[command(flatten)]
+    pub line: Line,
+}
+
+/// How a command goes over the line.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Line {
+    /// How fast
+    #[command(flatten)]
+    pub limits: Limits,
+    /// Try QUIC before TCP: for lines that lose packets, and where UDP gets through and TCP does not
+    #[arg(long)]
+    pub quic: bool,
+}
+
+/// How much of a line a command takes.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Limits {
+    /// Send at most so much a second, over all connections: bytes (600K, 2MB) or bits (5Mbit); at least 1Mbit
+    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
+    pub limit_up: Option<Limit>,
+    /// Receive at most so much a second, over all connections
+    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
+    pub limit_down: Option<Limit>,
+}
+
+impl Limits {
+    /// The same numbers, and otherwise the usual ones.
+    pub fn tuning(&self) -> tallow_net::Tuning {
+        let or_none = |limit: &Option<Limit>| limit.clone().unwrap_or_default();
+        tallow_net::Tuning {
+            up: or_none(&self.limit_up),
+            down: or_none(&self.limit_down),
+            ..tallow_net::Tuning::default()
+        }
+    }
 }
 
 /// List blobs.
@@ -252,6 +300,20 @@ Examples:
         #[arg(value_parser = human::parse_fuel)]
         amount: Fuel,
     },
+    /// Find who holds this account's data, without the ledger
+    #[command(
+        after_help = "Asks the table of nodes, from any node that is up, and each seeder that it names. Where no ledger
+answers any more, this is where the data still is.
+
+Examples:
+  tallow wallet holders
+  tallow wallet holders --words --network tallow:9f86..@/ip4/192.0.2.7/tcp/4001/p2p/12D3.. < words.txt"
+    )]
+    Holders {
+        /// Take the 24 words from the terminal or standard input, not the wallet file
+        #[arg(long)]
+        words: bool,
+    },
     /// Show account, balance and network string
     Show {
         /// Print the 24 words too
@@ -320,6 +382,10 @@ pub struct DevUp {
     /// Redundancy that puts ask for, fixed when the network is made [default: 4/12, with fewer seeders a third of them]
     #[arg(long, value_name = "K/N")]
     pub profile: Option<Profile>,
+    /// Address of this machine to listen at, fixed when the network is made; any but a loopback address is open to other
+    /// machines [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    pub host: Option<IpAddr>,
     /// Let epochs pass by `tallow dev tick` only, fixed when the network is made
     #[arg(long)]
     pub manual_clock: bool,
@@ -335,128 +401,16 @@ pub struct Demo {
     pub path: Option<PathBuf>,
 }
 
-/// Store for others.
-#[derive(Debug, Subcommand)]
-pub enum Seed {
-    /// Run a seeder until it is stopped
-    #[command(after_help = "Examples:
-  tallow seed run --dir /srv/tallow --network tallow:9f86..@/ip4/192.0.2.7/tcp/4001/p2p/12D3.. \\
-    --listen /ip4/0.0.0.0/tcp/4001 --room 500GiB")]
-    Run(NodeRun),
-}
-
-/// One process of a development network.
-#[derive(Debug, Subcommand)]
-pub enum Node {
-    /// Run it until it is stopped
-    Run {
-        /// What it does
-        #[arg(long)]
-        role: Role,
-        /// Genesis of the network; a validator needs it to begin
-        #[arg(long)]
-        genesis: Option<PathBuf>,
-        /// Let epochs pass on request only
-        #[arg(long)]
-        manual_clock: bool,
-        /// Become the validator with the ledger copy that is in the folder
-        #[arg(long)]
-        adopt: bool,
-        /// End when standard input ends, print the address as JSON
-        #[arg(long)]
-        supervised: bool,
-        /// What every node takes
-        #[command(flatten)]
-        run: NodeRun,
-    },
-}
-
-/// What a node does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Role {
-    /// Orders blocks.
-    Validator,
-    /// Stores for pay.
-    Seeder,
-}
-
-/// What every node takes.
-#[derive(Debug, Args)]
-pub struct NodeRun {
-    /// Folder for slices, ledger copy and the node's key
-    #[arg(long, value_name = "DIR")]
-    pub dir: PathBuf,
-    /// Where to listen; port 0 takes any free one
-    #[arg(long, value_name = "ADDRESS", default_value = "/ip4/127.0.0.1/tcp/0")]
-    pub listen: String,
-    /// File with the node's key, made if it is missing [default: DIR/node.key]
-    #[arg(long, value_name = "FILE")]
-    pub key: Option<PathBuf>,
-    /// Account that earns [default: the node's own]
-    #[arg(long, value_name = "ACCOUNT", value_parser = parse_account)]
-    pub payout: Option<AccountId>,
-    /// Base units for one MiB kept for one epoch [default: the least that the network allows]
-    #[arg(long, value_name = "UNITS", value_parser = parse_price)]
-    pub price: Option<FuelPerMibEpoch>,
-    /// How much to hold at most
-    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = human::parse_size)]
-    pub room: u64,
-    /// Where the disk is
-    #[arg(long, value_name = "LABEL", default_value = "local")]
-    pub region: String,
-    /// In how many days every slice is read and checked once; 0 for never
-    #[arg(long, value_name = "DAYS", default_value_t = 14)]
-    pub scrub_days: u32,
-}
-
-/// A range of bytes as typed; the size of the blob makes it a real one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ByteRange {
-    /// From, and up to but not including.
-    Between(u64, u64),
-    /// From here to the end.
-    From(u64),
-    /// The last so many.
-    Last(u64),
-}
-
-impl ByteRange {
-    /// The range in a blob of `size` bytes; its end is cut to the size.
-    pub fn within(self, size: u64) -> Range<u64> {
-        match self {
-            Self::Between(start, end) => start..end.min(size).max(start),
-            Self::From(start) => start..size.max(start),
-            Self::Last(count) => size.saturating_sub(count)..size,
-        }
-    }
-}
-
-fn parse_range(text: &str) -> Result<ByteRange, String> {
-    let hint = || format!("'{text}' is no range; write 0-1024, 1MiB-, or -100 for the last 100 bytes");
-    let (start, end) = text.split_once('-').ok_or_else(hint)?;
-    match (start.trim(), end.trim()) {
-        ("", "") => Err(hint()),
-        ("", last) => human::parse_size(last).map(ByteRange::Last),
-        (start, "") => human::parse_size(start).map(ByteRange::From),
-        (start, end) => {
-            let (start, end) = (human::parse_size(start)?, human::parse_size(end)?);
-            if start > end {
-                return Err(format!("'{text}' ends before it begins"));
-            }
-            Ok(ByteRange::Between(start, end))
-        }
-    }
-}
-
 fn parse_account(text: &str) -> Result<AccountId, String> {
     AccountId::from_hex(text.trim()).ok_or_else(|| "an account is 64 hexadecimal digits".to_owned())
 }
 
-fn parse_price(text: &str) -> Result<FuelPerMibEpoch, String> {
-    text.trim()
-        .parse()
-        .map(FuelPerMibEpoch::new)
-        .map_err(|_| "a price is a whole number of base units".to_owned())
+fn parse_limit(text: &str) -> Result<Limit, String> {
+    let rate = human::parse_rate(text)?;
+    if rate < Limit::MIN {
+        return Err(format!("'{text}' is less than 1Mbit a second (125KB), below which transfers break off"));
+    }
+    Ok(Limit::of(rate))
 }
 
 #[cfg(test)]
@@ -470,18 +424,16 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// Goal: ranges mean what the help says. Method: table, with the edges of a blob.
+    /// Goal: limits are read as the help says, and too small ones are refused. Method: a table.
     #[test]
-    fn ranges_are_read() {
-        assert_eq!(parse_range("0-1KiB"), Ok(ByteRange::Between(0, 1024)));
-        assert_eq!(parse_range("5-"), Ok(ByteRange::From(5)));
-        assert_eq!(parse_range("-5"), Ok(ByteRange::Last(5)));
-        for text in ["", "-", "5", "7-3", "a-b", "1-2-3"] {
-            assert!(parse_range(text).is_err(), "{text}");
+    fn limits_are_read() {
+        let said = |text: &str| parse_limit(text).map(|limit| format!("{limit:?}"));
+        assert_eq!(said("5Mbit"), Ok("Limit(625000 B/s)".to_owned()));
+        assert_eq!(said("600K"), Ok("Limit(614400 B/s)".to_owned()));
+        assert_eq!(said("2MB/s"), Ok("Limit(2000000 B/s)".to_owned()));
+        for text in ["100K", "0", "fast", "999kbit", "5Mbyte", ""] {
+            assert!(said(text).is_err(), "{text}");
         }
-        assert_eq!(ByteRange::Between(2, 100).within(10), 2..10);
-        assert_eq!(ByteRange::From(12).within(10), 12..12);
-        assert_eq!(ByteRange::Last(100).within(10), 0..10);
     }
 
     /// Goal: the reference page is true. Method: make it again and compare; `TALLOW_BLESS=1` writes it.

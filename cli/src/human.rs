@@ -57,6 +57,24 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     u64::try_from(scaled).map_err(|_| hint())
 }
 
+/// Reads a rate in bytes a second: a size such as `600K`, or bits such as `5Mbit`, each with or without `/s`.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    let hint =
+        || format!("'{text}' is no rate; write for example 600K or 2MB for bytes, 5Mbit for bits a second");
+    let rate = text.trim().to_ascii_lowercase();
+    let rate = rate.strip_suffix("/s").unwrap_or(&rate);
+    let Some(bits) = rate.strip_suffix("bit") else { return parse_size(rate).map_err(|_| hint()) };
+    let split = bits.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(bits.len());
+    let scale = match bits[split..].trim() {
+        "k" => 1_000,
+        "m" => 1_000_000,
+        "g" => 1_000_000_000,
+        _ => return Err(hint()),
+    };
+    let scaled = decimal(bits[..split].trim(), scale).ok_or_else(hint)?;
+    u64::try_from(scaled / 8).map_err(|_| hint())
+}
+
 /// `text x scale` for a decimal text such as `1.25`, rounded down; `None` if it is no number or overflows.
 fn decimal(text: &str, scale: u128) -> Option<u128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));

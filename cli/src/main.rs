@@ -116,7 +116,7 @@ async fn user_command(ctx: &Context, command: Command) -> Result<()> {
         },
         Command::Rm(args) => blobs::rm(ctx, args).await,
         Command::Refuel(args) => contract::refuel(ctx, args).await,
-        Command::Repair => contract::repair(ctx).await,
+        Command::Repair(line) => contract::repair(ctx, &line).await,
         Command::Quote(args) => contract::quote(ctx, args).await,
         Command::Wallet(command) => commands::wallet::run(ctx, command).await,
         Command::Dev(command) => commands::dev::run(ctx, command).await,

@@ -47,7 +47,15 @@ impl FromStr for Network {
         if addresses.is_empty() || addresses.len() > ADDRESSES_MAX {
             return Err(BadNetwork::Addresses);
         }
-        let bootstrap = addresses.into_iter().map(parse_bootstrap).collect::<Result<_, _>>()?;
+        let mut bootstrap: Vec<Peer> = Vec::new();
+        for address in addresses {
+            let peer = parse_bootstrap(address)?;
+            // Several addresses of one node, TCP and QUIC for one, are several ways to the same.
+            match bootstrap.iter_mut().find(|known| known.key == peer.key) {
+                Some(known) => known.addresses.extend(peer.addresses),
+                None => bootstrap.push(peer),
+            }
+        }
         Ok(Self { chain, bootstrap })
     }
 }
@@ -75,10 +83,15 @@ mod tests {
         Peer::new(Keypair::from_seed(&[seed; 32]).public(), vec![address])
     }
 
-    /// Goal: what `wallet show` prints, `--network` reads. Method: round trip with one and with two addresses.
+    /// Goal: what `wallet show` prints, `--network` reads. Method: round trip with one and with two nodes, and with one
+    /// that is reached in two ways.
     #[test]
     fn printed_strings_are_read() {
-        for bootstrap in [vec![peer(1, 4001)], vec![peer(1, 4001), peer(2, 4002)]] {
+        let mut both_ways = peer(3, 4003);
+        both_ways.addresses.extend(Address::new("/ip4/127.0.0.1/udp/4003/quic-v1".to_owned()));
+        for bootstrap in
+            [vec![peer(1, 4001)], vec![peer(1, 4001), peer(2, 4002)], vec![both_ways, peer(1, 1)]]
+        {
             let network = Network { chain: ChainId::new([0xab; 32]), bootstrap };
             assert_eq!(network.to_string().parse(), Ok(network));
         }

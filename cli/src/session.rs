@@ -7,16 +7,18 @@ use tallow_client::{
     Access, Blame, Client, ContractPlan, Explain, GetError, Identity, LedgerError, LocalError, Options,
     PutError, SessionError, Tuning, WallClock, device_number,
 };
-use tallow_net::{Config, Node};
+use tallow_net::{Config, Discovery, Node, Way};
 use tallow_seal::keys::Seed;
 use tallow_seal::phrase::Phrase;
 use tallow_types::Profile;
 use tallow_types::fault::Code;
 
+use crate::args::Line;
 use crate::context::{Chosen, Context};
 use crate::failure::{Failure, Result, file_failed};
 use crate::home::private_dir;
 use crate::human;
+use crate::network::Network;
 use crate::output::Output;
 use crate::wallet::{self, Entropy, WalletError};
 
@@ -42,8 +44,19 @@ impl Session {
         access: Access,
         profile: Option<Profile>,
     ) -> Result<Self> {
+        Self::open_within(ctx, chosen, access, profile, &Line::default()).await
+    }
+
+    /// The same, over the line as asked for.
+    pub async fn open_within(
+        ctx: &Context,
+        chosen: &Chosen,
+        access: Access,
+        profile: Option<Profile>,
+        line: &Line,
+    ) -> Result<Self> {
         let entropy = open_wallet(ctx, chosen)?;
-        Self::with(ctx, chosen, &entropy, access, profile).await
+        Self::of_account(ctx, chosen, &entropy, (access, profile), line).await
     }
 
     /// With the entropy of a wallet.
@@ -54,6 +67,16 @@ impl Session {
         access: Access,
         profile: Option<Profile>,
     ) -> Result<Self> {
+        Self::of_account(ctx, chosen, entropy, (access, profile), &Line::default()).await
+    }
+
+    async fn of_account(
+        ctx: &Context,
+        chosen: &Chosen,
+        entropy: &Entropy,
+        (access, profile): (Access, Option<Profile>),
+        line: &Line,
+    ) -> Result<Self> {
         let seed = Phrase::generate(entropy).seed();
         let dir = ctx.home.client(&chosen.network.chain, &seed.policy().account());
         private_dir(&dir)?;
@@ -61,7 +84,8 @@ impl Session {
             device_number(&dir).map_err(|error| file_failed("keep this device's number in", &dir, &error))?;
         let identity = Identity::new(seed, number);
         let plan = profile_for(chosen, profile)?;
-        Self::connect(ctx.out, chosen, identity, Some(dir), access, plan).await
+        let node = connect(chosen, &identity, line).await?;
+        Self::over(node, ctx.out, chosen, identity, Some(dir), access, plan).await
     }
 
     /// With a seed that leaves nothing on this machine: the faucet of a development network, or words not yet known to
@@ -69,10 +93,13 @@ impl Session {
     pub async fn fleeting(chosen: &Chosen, seed: Seed, access: Access) -> Result<Self> {
         let number = u64::from_le_bytes(*crate::keyfile::random()?);
         let plan = profile_for(chosen, None)?;
-        Self::connect(SILENT, chosen, Identity::new(seed, number), None, access, plan).await
+        let identity = Identity::new(seed, number);
+        let node = connect(chosen, &identity, &Line::default()).await?;
+        Self::over(node, SILENT, chosen, identity, None, access, plan).await
     }
 
-    async fn connect(
+    async fn over(
+        node: Node,
         out: Output,
         chosen: &Chosen,
         identity: Identity,
@@ -80,9 +107,6 @@ impl Session {
         access: Access,
         profile: Profile,
     ) -> Result<Self> {
-        let node = Node::start(Config::new(identity.device()))
-            .await
-            .map_err(|error| Failure::unavailable("cannot use the network").because(&error))?;
         let mut every = tokio::time::interval(RETRY);
         let until = tokio::time::Instant::now() + WAIT;
         let mut said = false;
@@ -120,6 +144,15 @@ impl Session {
         self.node.shutdown().await;
         closed
     }
+}
+
+/// A way to the network, under the key of a device.
+pub async fn connect(chosen: &Chosen, identity: &Identity, line: &Line) -> Result<Node> {
+    let Network { chain, bootstrap } = &chosen.network;
+    let discovery = Discovery::asking(chain.to_string(), bootstrap.clone());
+    let config = Config::new(identity.device()).discovery(discovery).tuning(line.limits.tuning());
+    let config = if line.quic { config.prefer(Way::Quic) } else { config };
+    Node::start(config).await.map_err(|error| Failure::unavailable("cannot use the network").because(&error))
 }
 
 /// Why a network cannot be used. A node of another network is a matter of set-up, whoever noticed it.

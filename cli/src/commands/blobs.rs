@@ -32,7 +32,7 @@ pub async fn put(ctx: &Context, args: Put) -> Result<()> {
     let source =
         if stream { Source::reader(Box::new(std::io::stdin())) } else { Source::path(args.source.clone()) };
     let chosen = ctx.network()?;
-    let session = Session::open(ctx, &chosen, Access::Write, args.profile).await?;
+    let session = Session::open_within(ctx, &chosen, Access::Write, args.profile, &args.line).await?;
     let report = session.client.put(source, &name, progress::bar(ctx.out)).await.map_err(put_failed)?;
     session.close().await?;
     for lost in &report.lost {
@@ -98,7 +98,7 @@ pub async fn get(ctx: &Context, args: Get) -> Result<()> {
         Some(target) => target.clone(),
         None => PathBuf::from(last_part(&name)?),
     };
-    let session = Session::open(ctx, &chosen, Access::Read, None).await?;
+    let session = Session::open_within(ctx, &chosen, Access::Read, None, &args.line).await?;
     let report = if target == Path::new("-") {
         to_stdout(ctx.out, &session.client, &name, args.range).await?
     } else if let Some(range) = args.range {

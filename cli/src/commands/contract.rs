@@ -8,7 +8,7 @@ use tallow_client::{Access, ContractReport, Quote as Cost};
 use tallow_types::Fuel;
 use tallow_types::params::Params;
 
-use crate::args::{Quote, Refuel};
+use crate::args::{Line, Quote, Refuel};
 use crate::commands::blobs::blames_json;
 use crate::context::Context;
 use crate::failure::{Failure, Result};
@@ -60,7 +60,6 @@ fn slots_json(report: &ContractReport) -> Value {
                 "online": slot.online,
                 "current": slot.current,
                 "missing_slices": slot.missing,
-                "damaged_slices": slot.damaged,
                 "bytes": slot.bytes.get(),
             })
         })
@@ -108,10 +107,7 @@ fn text(report: &ContractReport) -> String {
             let state = match (slot.seeder.is_some(), slot.online, slot.current) {
                 (false, ..) => String::new(),
                 (true, false, _) => "silent".to_owned(),
-                (true, true, true) if slot.missing + slot.damaged == 0 => "good".to_owned(),
-                (true, true, true) if slot.missing == 0 => {
-                    format!("{} damaged", human::count(slot.damaged, "slice"))
-                }
+                (true, true, true) if slot.missing == 0 => "good".to_owned(),
                 (true, true, true) => format!("misses {}", human::count(slot.missing, "slice")),
                 (true, true, false) => "behind".to_owned(),
             };
@@ -168,9 +164,9 @@ pub async fn afford(session: &Session, amount: Fuel) -> Result<()> {
 }
 
 /// Fills vacant slots and catches seeders up.
-pub async fn repair(ctx: &Context) -> Result<()> {
+pub async fn repair(ctx: &Context, line: &Line) -> Result<()> {
     let chosen = ctx.network()?;
-    let session = Session::open(ctx, &chosen, Access::Write, None).await?;
+    let session = Session::open_within(ctx, &chosen, Access::Write, None, line).await?;
     let done = session.client.repair(progress::bar(ctx.out)).await.map_err(explain)?;
     let report = session.client.contract().await.map_err(explain)?;
     session.close().await?;

@@ -143,7 +143,8 @@ pub fn prepare(folder: &Folder, args: &DevUp, params: Params) -> Result<(Plan, b
         return Err(Failure::user(format!("profile {profile} needs {} seeders", profile.slots()))
             .hint(format!("give --seeders {} or more, at most {SEEDERS_MAX}", profile.slots())));
     }
-    let plan = Plan::new(seeders, profile, args.manual_clock);
+    let mut plan = Plan::new(seeders, profile, args.manual_clock);
+    plan.host = args.host;
     folder.make(&plan, crate::now(), params)?;
     Ok((plan, true))
 }
@@ -152,7 +153,8 @@ fn refuse_other_plan(folder: &Folder, plan: &Plan, args: &DevUp) -> Result<()> {
     let profile = plan.profile()?;
     let other = args.seeders.is_some_and(|seeders| seeders != plan.seeders)
         || args.profile.is_some_and(|wanted| wanted != profile)
-        || (args.manual_clock && !plan.manual_clock);
+        || (args.manual_clock && !plan.manual_clock)
+        || args.host.is_some_and(|host| Some(host) != plan.host);
     if !other {
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! `tallow seed run`, and the node processes of a development network: one storage node until it is told to stop.
 
+use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -109,10 +110,14 @@ async fn configure(ctx: &Context, start: &Start, args: &NodeRun) -> Result<NodeC
             Join::Network { chain: network.chain, bootstrap: network.bootstrap }
         }
     };
-    let listen = Address::new(args.listen.clone())
-        .ok_or_else(|| Failure::config("the address to listen on is too long"))?;
     let mut config = NodeConfig::new(args.dir.clone(), key.keypair(), join);
-    config.listen = vec![listen];
+    config.listen = addresses(&args.listen)?;
+    if !args.no_quic {
+        let beside: Vec<Address> = config.listen.iter().filter_map(quic_beside).collect();
+        config.listen.extend(beside);
+    }
+    config.announce = addresses(&args.announce)?;
+    config.tuning = args.limits.tuning();
     match start.role {
         Role::Validator => {
             let clock = if start.manual_clock { Clock::Manual } else { Clock::Wall };
@@ -134,6 +139,24 @@ async fn configure(ctx: &Context, start: &Start, args: &NodeRun) -> Result<NodeC
 fn upkeep(args: &NodeRun) -> Upkeep {
     let period = Duration::from_hours(24).saturating_mul(args.scrub_days);
     Upkeep { scrub: (!period.is_zero()).then_some(period) }
+}
+
+fn addresses(texts: &[String]) -> Result<Vec<Address>> {
+    let too_long = |text: &String| Failure::config(format!("the address is too long: {text}"));
+    texts.iter().map(|text| Address::new(text.clone()).ok_or_else(|| too_long(text))).collect()
+}
+
+/// The address for QUIC that goes with one for TCP: the UDP port of the same number, unless somebody has it.
+fn quic_beside(address: &Address) -> Option<Address> {
+    let (host, port) = address.as_str().split_once("/tcp/")?;
+    let (number, ip) = (port.parse::<u16>().ok()?, host.rsplit('/').next()?.parse::<IpAddr>().ok()?);
+    match UdpSocket::bind((ip, number)) {
+        Ok(_) => Address::new(format!("{host}/udp/{number}/quic-v1")),
+        Err(error) => {
+            tracing::warn!(%error, number, "no QUIC beside TCP: its UDP port is not free");
+            None
+        }
+    }
 }
 
 /// The rules of the network that a node is about to join: from the ledger in its folder, else from the network.

@@ -1,18 +1,21 @@
 //! `tallow wallet`: the keys of an account on one network.
 
 use serde_json::json;
-use tallow_client::Access;
+use tallow_client::{Access, Identity};
+use tallow_net::Transport as _;
 use tallow_seal::phrase::{Phrase, PhraseError};
+use tallow_types::contract::contract_id;
+use tallow_types::wire::Request;
 use tallow_types::{AccountId, Fuel};
 use zeroize::Zeroizing;
 
-use crate::args::Wallet;
+use crate::args::{Line, Wallet};
 use crate::commands::contract::afford;
 use crate::context::{Chosen, Context};
 use crate::failure::{Failure, Result, file_failed};
 use crate::home::{Current, private_dir};
 use crate::keyfile::random;
-use crate::session::{Session, explain, open_wallet};
+use crate::session::{Session, connect, explain, open_wallet};
 use crate::wallet::{Entropy, Fresh, Kdf, seal, write_secret};
 use crate::{human, progress, secret};
 
@@ -25,6 +28,7 @@ pub async fn run(ctx: &Context, command: Wallet) -> Result<()> {
         Wallet::New => new(ctx).await,
         Wallet::Restore => restore(ctx).await,
         Wallet::Send { account, amount } => send(ctx, account, amount).await,
+        Wallet::Holders { words } => holders(ctx, words).await,
         Wallet::Show { phrase } => show(ctx, phrase).await,
     }
 }
@@ -143,6 +147,48 @@ async fn send(ctx: &Context, to: AccountId, amount: Fuel) -> Result<()> {
         "height": paid.height.get(),
     });
     ctx.out.result("wallet-send", value, || format!("sent {} to {}\n", human::fuel(amount), to.short()));
+    Ok(())
+}
+
+/// Who holds the account's data, by the table of nodes and by what they say themselves.
+async fn holders(ctx: &Context, from_words: bool) -> Result<()> {
+    let chosen = ctx.network()?;
+    let phrase = if from_words {
+        Phrase::parse(&secret::phrase()?).map_err(|error| not_a_phrase(&error))?
+    } else {
+        Phrase::generate(&*open_wallet(ctx, &chosen)?)
+    };
+    let seed = phrase.seed();
+    let contract = contract_id(&chosen.network.chain, &seed.policy().account(), 0);
+    let identity = Identity::new(seed, u64::from_le_bytes(*random()?));
+    let node = connect(&chosen, &identity, &Line::default()).await?;
+    let found = node.holders(contract).await;
+    let calls = found.iter().map(|peer| async {
+        let question = Request::Hello { chain: chosen.network.chain };
+        let answer = node.call(peer, question, bytes::Bytes::new()).await;
+        (peer.key, answer.err().map(|fault| fault.to_string()))
+    });
+    let holders = futures::future::join_all(calls).await;
+    node.shutdown().await;
+    let value = json!({
+        "contract": contract.to_string(),
+        "holders": holders
+            .iter()
+            .map(|(key, failure)| json!({ "seeder": key.to_string(), "failure": failure }))
+            .collect::<Vec<_>>(),
+    });
+    ctx.out.result("wallet-holders", value, || {
+        let mut text = format!("contract  {contract}\n");
+        for (key, failure) in &holders {
+            let state = failure.as_deref().unwrap_or("answers");
+            text.push_str(&format!("seeder    {key}  {state}\n"));
+        }
+        text
+    });
+    if holders.is_empty() {
+        return Err(Failure::unavailable("nobody says to hold this account's data")
+            .hint("name another node of the network with --network, and check that it is up"));
+    }
     Ok(())
 }
 

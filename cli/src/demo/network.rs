@@ -47,6 +47,7 @@ impl DemoNetwork {
             seeders: None,
             profile: None,
             manual_clock: false,
+            host: None,
             rebuild_validator: false,
         };
         let (plan, _) = prepare(&folder, &args, Params::dev())?;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -65,7 +65,7 @@ impl Fleet {
         mut tell: impl FnMut(Report) -> Result<()>,
     ) -> Result<Self> {
         let chain = folder.genesis()?.chain();
-        let validator = spawn(folder, VALIDATOR, |command| {
+        let validator = spawn(folder, plan, VALIDATOR, |command| {
             command.args(["--role", "validator", "--genesis"]).arg(folder.path("genesis"));
             if plan.manual_clock {
                 command.arg("--manual-clock");
@@ -82,7 +82,7 @@ impl Fleet {
         fund::seeders(folder, plan, &network).await?;
         let mut starting = JoinSet::new();
         for name in plan.seeder_names() {
-            let seeder = spawn(folder, &name, |command| {
+            let seeder = spawn(folder, plan, &name, |command| {
                 command.args(["--role", "seeder", "--network"]).arg(network.to_string());
             })?;
             let folder = folder.clone();
@@ -199,14 +199,14 @@ fn how(status: &ExitStatus) -> String {
     }
 }
 
-fn spawn(folder: &Folder, name: &str, arguments: impl FnOnce(&mut Command)) -> Result<Starting> {
+fn spawn(folder: &Folder, plan: &Plan, name: &str, arguments: impl FnOnce(&mut Command)) -> Result<Starting> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::unavailable("cannot find this program's own file").because(&error))?;
     let dir = folder.path(name);
     private_dir(&dir)?;
     let mut command = Command::new(program);
     command.args(["--json", "node", "run", "--supervised", "--dir"]).arg(&dir);
-    command.arg("--key").arg(folder.key_file(name)).arg("--listen").arg(listen(&dir));
+    command.arg("--key").arg(folder.key_file(name)).arg("--listen").arg(listen(plan, &dir));
     arguments(&mut command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log(&dir)?);
     command.current_dir("/").kill_on_drop(true);
@@ -262,11 +262,13 @@ fn log(dir: &Path) -> Result<File> {
 }
 
 /// The port of the last run if it is still free, so that addresses which people noted keep working; else any.
-fn listen(dir: &Path) -> String {
+fn listen(plan: &Plan, dir: &Path) -> String {
+    let host = plan.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let last: Option<u16> =
         std::fs::read_to_string(dir.join("port")).ok().and_then(|text| text.trim().parse().ok());
-    let free = last.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
-    format!("/ip4/127.0.0.1/tcp/{}", free.unwrap_or(0))
+    let free = last.filter(|port| TcpListener::bind((host, *port)).is_ok());
+    let kind = if host.is_ipv4() { "ip4" } else { "ip6" };
+    format!("/{kind}/{host}/tcp/{}", free.unwrap_or(0))
 }
 
 fn remember_port(dir: &Path, address: &str) -> Result<()> {

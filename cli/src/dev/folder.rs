@@ -13,6 +13,7 @@
 //! ```
 
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -48,13 +49,16 @@ pub struct Plan {
     profile: String,
     /// Whether epochs pass on request only.
     pub manual_clock: bool,
+    /// Address of this machine to listen at, if not loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<IpAddr>,
 }
 
 impl Plan {
     /// A plan for a new network.
     pub fn new(seeders: u8, profile: Profile, manual_clock: bool) -> Self {
         let profile = format!("{}/{}", profile.data(), profile.slots());
-        Self { version: VERSION, seeders, profile, manual_clock }
+        Self { version: VERSION, seeders, profile, manual_clock, host: None }
     }
 
     /// Redundancy that puts ask for.

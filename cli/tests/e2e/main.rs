@@ -5,5 +5,6 @@
 mod blobs;
 mod demo;
 mod harness;
+mod line;
 mod network;
 mod wallet;
