@@ -22,7 +22,7 @@ use crate::db::{Db, IfLocked};
 use crate::error::{Blame, LedgerError, PutError, SessionError};
 use crate::fetch::Fetcher;
 use crate::gather::gather;
-use crate::judge::{Judge, Show};
+use crate::judge::{Good, Judge, Show};
 use crate::lease::LeaseCore;
 use crate::options::{Access, Options};
 use crate::place;
@@ -49,6 +49,7 @@ pub(crate) struct Inner {
     pub db: Arc<Db>,
     pub keys: Arc<ContractKeys>,
     pub contract: ContractId,
+    good: Arc<Good>,
     writer: tokio::sync::Mutex<Option<Writer>>,
     view: tokio::sync::Mutex<Option<Arc<Book>>>,
 }
@@ -129,8 +130,8 @@ impl Client {
         let contract = tallow_types::contract::contract_id(&options.chain, &account, 0);
         let keys = Arc::new(options.identity.contract(0));
         let writer = tokio::sync::Mutex::new(None);
-        let view = tokio::sync::Mutex::new(None);
-        Ok(Self { inner: Arc::new(Inner { options, chain, caller, db, keys, contract, writer, view }) })
+        let (view, good) = (tokio::sync::Mutex::new(None), Arc::default());
+        Ok(Self { inner: Arc::new(Inner { options, chain, caller, db, keys, contract, good, writer, view }) })
     }
 
     /// The rules of the network.
@@ -237,7 +238,8 @@ impl Inner {
     }
 
     fn judge(&self) -> Judge {
-        Judge { network: self.options.chain, contract: self.contract, keys: self.keys.clone() }
+        let (network, contract, keys) = (self.options.chain, self.contract, self.keys.clone());
+        Judge { network, contract, keys, good: self.good.clone() }
     }
 
     async fn base_of(

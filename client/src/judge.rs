@@ -7,8 +7,8 @@
 //! Does not: prove that the contract's record is the true one. A node that answers with another record can hide newer
 //! commits, never make one.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes as Payload;
@@ -17,9 +17,9 @@ use futures::stream::FuturesUnordered;
 use tallow_ledger::record::Contract;
 use tallow_seal::head::{Place, Which, open_head};
 use tallow_seal::keys::ContractKeys;
-use tallow_types::commit::{CommitCertificate, SignedCommit};
+use tallow_types::commit::{Commit, CommitCertificate, Countersignature, SignedCommit};
 use tallow_types::fault::Code;
-use tallow_types::id::{ChainId, CommitHash, ContractId};
+use tallow_types::id::{ChainId, CommitHash, ContractId, PublicKey, SeederId, Signature};
 use tallow_types::unit::SlotIndex;
 use tallow_types::wire::{LaneState, Request, Response};
 
@@ -28,12 +28,71 @@ use crate::seats::{Caller, Seat};
 /// How long to wait before a commit that could not be shown is asked for again.
 const AGAIN: Duration = Duration::from_millis(50);
 
+/// Commits, and countersignatures, that are remembered as good.
+const GOOD_MAX: usize = 4096;
+
 /// Judges commits of one contract.
 #[derive(Clone)]
 pub(crate) struct Judge {
     pub network: ChainId,
     pub contract: ContractId,
     pub keys: Arc<ContractKeys>,
+    /// What was found good before.
+    pub good: Arc<Good>,
+}
+
+/// Commits of the account and countersignatures of them that were checked and found good: whoever looks at one contract often
+/// sees the same ones.
+#[derive(Default)]
+pub(crate) struct Good(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    commits: BTreeMap<CommitHash, (PublicKey, Signature)>,
+    counters: BTreeMap<(CommitHash, SlotIndex), (SeederId, Signature)>,
+}
+
+impl Good {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_commit(&self, commit: CommitHash, signed: &SignedCommit, check: impl FnOnce() -> bool) -> bool {
+        let by = (signed.signer, signed.signature);
+        if self.known().commits.get(&commit) == Some(&by) {
+            return true;
+        }
+        let is_good = check();
+        if is_good {
+            let mut known = self.known();
+            if known.commits.len() >= GOOD_MAX {
+                known.commits.clear();
+            }
+            known.commits.insert(commit, by);
+        }
+        is_good
+    }
+
+    fn is_counter(
+        &self,
+        network: &ChainId,
+        commit: (CommitHash, &Commit),
+        counter: &Countersignature,
+    ) -> bool {
+        let (key, by) = ((commit.0, counter.slot), (counter.seeder, counter.signature));
+        if self.known().counters.get(&key) == Some(&by) {
+            return true;
+        }
+        let is_good = counter.verify(network, commit.1).is_ok();
+        if is_good {
+            let mut known = self.known();
+            if known.counters.len() >= GOOD_MAX {
+                known.counters.clear();
+            }
+            known.counters.insert(key, by);
+        }
+        is_good
+    }
 }
 
 impl Judge {
@@ -46,9 +105,11 @@ impl Judge {
         commit.contract == self.contract
             && commit.slots.len() == record.slots.len()
             && holder.is_none_or(|device| device == signed.signer)
-            && signed.verify(&self.network).is_ok()
-            && open_head(&self.keys.catalog, Which::Catalog, &place, &commit.catalog_head).is_ok()
-            && open_head(&self.keys.repair, Which::Repair, &place, &commit.repair_head).is_ok()
+            && self.good.is_commit(commit.hash(), signed, || {
+                signed.verify(&self.network).is_ok()
+                    && open_head(&self.keys.catalog, Which::Catalog, &place, &commit.catalog_head).is_ok()
+                    && open_head(&self.keys.repair, Which::Repair, &place, &commit.repair_head).is_ok()
+            })
     }
 
     /// Whether a seeder's newest commit is one of ours, countersigned by it.
@@ -56,20 +117,25 @@ impl Judge {
         lane.newest.as_ref().is_none_or(|(signed, countersignature)| {
             countersignature.slot == seat.slot
                 && countersignature.seeder == seat.seeder
-                && countersignature.verify(&self.network, &signed.commit).is_ok()
+                && self.is_signed((signed.commit.hash(), &signed.commit), countersignature)
                 && self.is_ours(record, signed)
         })
+    }
+
+    fn is_signed(&self, commit: (CommitHash, &Commit), countersignature: &Countersignature) -> bool {
+        self.good.is_counter(&self.network, commit, countersignature)
     }
 
     /// Whether a certificate is of one of our commits and shows that it was acknowledged.
     pub fn is_acknowledged(&self, record: &Contract, certificate: &CommitCertificate) -> bool {
         let commit = &certificate.signed.commit;
+        let commit = (commit.hash(), commit);
         let mut slots = BTreeSet::new();
         for counter in certificate.countersignatures.iter() {
             let Some(slot) = record.slots.get(usize::from(counter.slot.get())) else { continue };
             let holds = slot.lane.is_some_and(|lane| lane.seeder == counter.seeder)
                 || slot.former.is_some_and(|former| former.seeder == counter.seeder);
-            if holds && counter.verify(&self.network, commit).is_ok() {
+            if holds && self.is_signed(commit, counter) {
                 slots.insert(counter.slot);
             }
         }

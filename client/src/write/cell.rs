@@ -95,6 +95,11 @@ impl Cell {
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether there is no blob in it: records alone.
+    pub fn is_bare(&self) -> bool {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Moves on. What is committed or failed stays so.
     pub fn set(&self, state: State) {
         self.state.send_if_modified(|now| {

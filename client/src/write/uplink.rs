@@ -40,6 +40,8 @@ const TRUST_ACKS_MS: u64 = 8 * 60 * 1000;
 
 /// Stripes that are coded at once. It takes one thread each, and memory for the stream besides that for the slices.
 const CODERS: usize = 2;
+/// This part of a lane's room is for stripes that hold nothing but records.
+const RECORDS_SHARE: u64 = 64;
 
 /// One encoding attempt in the journal.
 #[derive(BorshSerialize, BorshDeserialize)]
@@ -304,9 +306,11 @@ impl Uplink {
         let bytes = tallow_types::unit::Bytes::new;
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         let used = room.used();
-        if used.saturating_add(u64::from(slice_len)) > room.limit {
+        // A contract whose room is full still takes the records of what is removed from it.
+        let spare = if cell.is_bare() { 0 } else { room.limit / RECORDS_SHARE };
+        if used.saturating_add(u64::from(slice_len)) > room.limit - spare {
             let need = bytes(u64::from(slice_len));
-            return Err(Failure::NoRoom { used: bytes(used), room: bytes(room.limit), need });
+            return Err(Failure::NoRoom { used: bytes(used), room: bytes(room.limit - spare), need });
         }
         room.coming.insert(cell.ordinal, u64::from(slice_len));
         Ok(())

@@ -5,6 +5,7 @@
 mod devices;
 mod drops;
 mod faults;
+mod full;
 mod pages;
 mod resume;
 mod trees;
