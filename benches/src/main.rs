@@ -6,6 +6,7 @@
 mod discard;
 mod files;
 mod growth;
+mod lanes;
 mod local;
 mod network;
 mod peers;
@@ -30,6 +31,8 @@ const BENCHES: &[Bench] = &[
     ("pipeline", true, pipeline::run),
     ("network", true, network::run),
     ("small", true, small::run),
+    ("small-single", false, small::run_single),
+    ("lanes", true, lanes::run),
     ("store", true, store::run),
     ("network-gib", false, network::run_gib),
     ("growth", false, growth::run),

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tallow_client::{
-    Access, Client, ContractPlan, Identity, Options, PutError, Silent, Source, Tuning, WallClock,
+    Access, Client, ContractPlan, GetOptions, GetTarget, Identity, Options, PutError, Silent, Source, Tuning,
+    WallClock,
 };
 use tallow_seal::phrase::Phrase;
 use tallow_types::{ChainId, Profile};
 
-use crate::files::{Used, many, timed};
+use crate::files::{Used, cpu_of, many, timed};
 use crate::local::Network;
 use crate::peers::{copy, restic, text};
 use crate::timing::noise;
@@ -32,15 +33,26 @@ const PROCESSES: usize = 40;
 pub fn run() -> Result<()> {
     for (data, slots) in [(10, 20), (4, 12)] {
         let folder = tempfile::tempdir()?;
-        println!("{FILES} files of 4 KiB, {data} of {slots}, {slots} seeder processes on this machine");
-        let network = Network::up(folder.path(), &format!("{data}/{slots}"))?;
-        let profile = Profile::from_k_of_n(data, slots).context("a profile")?;
+        let (network, profile) = up(folder.path(), data, slots)?;
         let source = folder.path().join("many");
         many(&source, FILES)?;
         as_folder(&network, folder.path(), &source)?;
         one_by_one(&network, folder.path(), profile)?;
     }
     Ok(())
+}
+
+/// The puts and gets one by one alone, 10 of 20.
+pub fn run_single() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (network, profile) = up(folder.path(), 10, 20)?;
+    one_by_one(&network, folder.path(), profile)
+}
+
+fn up(folder: &Path, data: u8, slots: u8) -> Result<(Network, Profile)> {
+    println!("{FILES} files of 4 KiB, {data} of {slots}, {slots} seeder processes on this machine");
+    let network = Network::up(folder, &format!("{data}/{slots}"))?;
+    Ok((network, Profile::from_k_of_n(data, slots).context("a profile")?))
 }
 
 fn line(what: &str, rate: f64, peer: Option<(&str, f64)>) {
@@ -80,7 +92,7 @@ fn as_folder(network: &Network, folder: &Path, source: &Path) -> Result<()> {
 async fn one_by_one(network: &Network, folder: &Path, profile: Profile) -> Result<()> {
     let client = open(network, &folder.join("client"), profile).await?;
     client.put(Source::reader(Box::new(std::io::empty())), "single/first", Arc::new(Silent)).await?;
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), (cpu_of(std::process::id()), network.cpu()?));
     let mut callers = tokio::task::JoinSet::new();
     let (content, next) = (Arc::new(noise(FILES * SIZE, 5)), Arc::new(AtomicUsize::new(0)));
     for _ in 0..TOGETHER {
@@ -104,14 +116,23 @@ async fn one_by_one(network: &Network, folder: &Path, profile: Profile) -> Resul
         times.extend(ended??);
     }
     let rate = per_second(FILES, start.elapsed());
+    let (client_cpu, nodes_cpu) = (cpu_of(std::process::id()) - cpu.0, network.cpu()? - cpu.1);
     let synced = synced_files(&folder.join("synced"), &content)?;
     let what = format!("{TOGETHER} puts at once, each acknowledged alone");
     line(&what, rate, Some(("threads syncing a file each", synced)));
     spread("  one of those puts", times, None);
+    let us = |seconds: f64| seconds / FILES as f64 * 1e6;
+    println!(
+        "    processor time of a put: {:.0} us here, {:.0} us in all nodes",
+        us(client_cpu),
+        us(nodes_cpu)
+    );
     client.close().await?;
 
-    let back = folder.join("single.back");
-    let get = timed(&mut network.command(&["get", "single", "-o", text(&back)?]))?.time;
+    let (back, start) = (folder.join("single.back"), Instant::now());
+    let target = GetTarget::Path(back.clone());
+    client.get("single", target, GetOptions::default(), Arc::new(Silent)).await?;
+    let get = start.elapsed();
     let copied = copy(&back, &folder.join("single.copy"))?;
     line("get of those", per_second(FILES, get), Some(("cp -r, synced", per_second(FILES, copied.time))));
     single_gets(network, &client, &back).await
