@@ -81,14 +81,17 @@ const fn even(size: u32) -> u32 {
 /// The rolling hash over bytes, and the question whether it says to cut.
 struct Gear {
     table: [u64; 256],
+    /// The table shifted by one: two bytes are taken into the hash with one shift.
+    shifted: [u64; 256],
     hash: u64,
 }
 
 impl Gear {
     fn new() -> Self {
-        let (table, _) = get_gear_with_seed(0);
-        let mut gear = Self { table: [0; 256], hash: 0 };
+        let (table, shifted) = get_gear_with_seed(0);
+        let mut gear = Self { table: [0; 256], shifted: [0; 256], hash: 0 };
         gear.table.copy_from_slice(&table);
+        gear.shifted.copy_from_slice(&shifted);
         gear
     }
 
@@ -97,8 +100,11 @@ impl Gear {
         let mut done = 0;
         for both in bytes.chunks_exact(2 * LANE) {
             let (near, far) = both.split_at(LANE);
-            if let Some(at) = self.scan_two(near, far, mask) {
-                return Some(done + at);
+            if self.scan_two(near, far, mask) {
+                // Rare enough to look again, one by one.
+                let found = self.scan_one(near, mask);
+                let found = found.or_else(|| self.scan_one(far, mask).map(|at| LANE + at));
+                return found.map(|at| done + at);
             }
             done += both.len();
         }
@@ -115,29 +121,30 @@ impl Gear {
         found
     }
 
-    /// Two neighbours of one length at the same time. What the hash of the second one reaches back to lies in the first.
-    fn scan_two(&mut self, near: &[u8], far: &[u8], mask: u64) -> Option<usize> {
+    /// Two neighbours of one length at the same time: whether there is a cut in them. What the hash of the second one
+    /// reaches back to lies in the first. Goes on behind both only if there is none.
+    fn scan_two(&mut self, near: &[u8], far: &[u8], mask: u64) -> bool {
         let mut ahead = 0_u64;
         for byte in &near[near.len() - REACH..] {
             ahead = (ahead << 1).wrapping_add(self.table[usize::from(*byte)]);
         }
         let mut hash = self.hash;
-        let found = near.iter().zip(far).position(|(a, b)| {
-            hash = (hash << 1).wrapping_add(self.table[usize::from(*a)]);
-            ahead = (ahead << 1).wrapping_add(self.table[usize::from(*b)]);
-            hash & mask == 0 || ahead & mask == 0
-        });
-        let Some(at) = found else {
-            self.hash = ahead;
-            return None;
-        };
-        if hash & mask == 0 {
-            return Some(at);
+        let (table, shifted, twice) = (&self.table, &self.shifted, mask << 1);
+        let pairs = near.as_chunks::<2>().0.iter().zip(far.as_chunks::<2>().0);
+        for ([a, b], [c, d]) in pairs {
+            hash = (hash << 2).wrapping_add(shifted[usize::from(*a)]);
+            ahead = (ahead << 2).wrapping_add(shifted[usize::from(*c)]);
+            if hash & twice == 0 || ahead & twice == 0 {
+                return true;
+            }
+            hash = hash.wrapping_add(table[usize::from(*b)]);
+            ahead = ahead.wrapping_add(table[usize::from(*d)]);
+            if hash & mask == 0 || ahead & mask == 0 {
+                return true;
+            }
         }
-        // One in the second counts only if none comes in what is left of the first.
-        self.hash = hash;
-        let sooner = self.scan_one(&near[at + 1..], mask).map(|rest| at + 1 + rest);
-        Some(sooner.unwrap_or(near.len() + at))
+        self.hash = ahead;
+        false
     }
 }
 

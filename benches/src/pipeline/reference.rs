@@ -1,6 +1,7 @@
 //! The same way on the reference engines: the crates `fastcdc` with the longest chunk in memory, `chacha20poly1305`, and
 //! `reed-solomon-erasure`; zstd tries every chunk; each step goes over all of a chunk or stripe before the next begins,
-//! in fresh memory. Keys and layout are made here from the documents.
+//! in fresh memory. So Tallow worked at first, with a digest each for looking a stripe up in the journal, for the new
+//! attempt and for its permit. Keys and layout are made here from the documents.
 
 use std::io::Read;
 use std::ops::Range;
@@ -11,9 +12,10 @@ use fastcdc::v2020::{FastCDC, Normalization};
 use reed_solomon_erasure::galois_8::ReedSolomon;
 use tallow_seal::chunk::{ChunkId, ChunkRef, DEFAULT_LEVEL};
 use tallow_seal::stripe::{Layout, Piece, target_slice_len};
+use tallow_types::limits::TILE;
 use tallow_types::{LeafIndex, SliceRoot, SlotIndex, domain};
 
-use super::{Bench, ID, SEED, Slices, Stored};
+use super::{Bench, ID, SEED, Stored};
 
 const HEADER: usize = 30;
 const TAG: usize = 16;
@@ -56,9 +58,15 @@ impl Keys {
     }
 }
 
-pub fn put(bench: &Bench) -> Result<Stored> {
+/// A stripe's masked slices.
+pub struct Coded {
+    pub slices: Vec<Vec<u8>>,
+    pub roots: Vec<SliceRoot>,
+}
+
+pub fn put(bench: &Bench) -> Result<(Vec<ChunkRef>, Vec<Coded>)> {
     let keys = Keys::new();
-    let mut stored = Stored::default();
+    let (mut chunks, mut stripes) = (Vec::new(), Vec::new());
     let mut compressor = zstd::bulk::Compressor::new(DEFAULT_LEVEL)?;
     let capacity = target_slice_len(bench.profile) as usize * usize::from(bench.profile.data());
     let (mut source, mut window, mut stream) = (bench.source.as_slice(), Vec::new(), Vec::new());
@@ -75,19 +83,19 @@ pub fn put(bench: &Bench) -> Result<Stored> {
         let id = *blake3::keyed_hash(&keys.ids, &plain).as_bytes();
         let sealed = seal(&keys, &mut compressor, &id, &plain)?;
         if stream.len() + sealed.len() > capacity {
-            stored.stripes.push(code(bench, &keys, &std::mem::take(&mut stream))?);
+            stripes.push(code(bench, &keys, &std::mem::take(&mut stream))?);
         }
-        stored.chunks.push(ChunkRef {
+        chunks.push(ChunkRef {
             id: ChunkId::new(id),
-            leaf: LeafIndex::new(stored.stripes.len() as u64),
+            leaf: LeafIndex::new(stripes.len() as u64),
             offset: u32::try_from(stream.len())?,
             sealed_len: u32::try_from(sealed.len())?,
             plain_len: u32::try_from(plain.len())?,
         });
         stream.extend_from_slice(&sealed);
     }
-    stored.stripes.push(code(bench, &keys, &stream)?);
-    Ok(stored)
+    stripes.push(code(bench, &keys, &stream)?);
+    Ok((chunks, stripes))
 }
 
 fn seal(
@@ -112,11 +120,13 @@ fn seal(
     Ok(out)
 }
 
-fn code(bench: &Bench, keys: &Keys, stream: &[u8]) -> Result<Slices> {
+fn code(bench: &Bench, keys: &Keys, stream: &[u8]) -> Result<Coded> {
     let layout = Layout::for_stream(bench.profile, stream.len())?;
     let (slice_len, capacity) = (layout.slice_len(), layout.capacity());
     let shape = [bench.profile.data(), bench.profile.parity()];
-    std::hint::black_box(domain::STRIPE_DIGEST.hash(&[&shape, &slice_len.to_le_bytes(), stream]));
+    for _ in 0..3 {
+        std::hint::black_box(domain::STRIPE_DIGEST.hash(&[&shape, &slice_len.to_le_bytes(), stream]));
+    }
     let mut slices = vec![Vec::with_capacity(slice_len as usize); usize::from(bench.profile.data())];
     let mut rest = stream;
     for piece in layout.locate(0, capacity)? {
@@ -127,13 +137,20 @@ fn code(bench: &Bench, keys: &Keys, stream: &[u8]) -> Result<Slices> {
         rest = behind;
     }
     slices.resize(usize::from(bench.profile.slots()), vec![0; slice_len as usize]);
-    engine(bench)?.encode(&mut slices).map_err(told)?;
+    let engine = engine(bench)?;
+    let (data, parity) = slices.split_at_mut(usize::from(bench.profile.data()));
+    for begin in (0..slice_len as usize).step_by(TILE as usize) {
+        let end = (begin + TILE as usize).min(slice_len as usize);
+        let data: Vec<&[u8]> = data.iter().map(|slice| &slice[begin..end]).collect();
+        let mut parity: Vec<&mut [u8]> = parity.iter_mut().map(|slice| &mut slice[begin..end]).collect();
+        engine.encode_sep(&data, &mut parity).map_err(told)?;
+    }
     let mut roots = Vec::new();
     for (slot, slice) in (0..).zip(&mut slices) {
         keys.mask(slot, 0, slice);
         roots.push(SliceRoot::new(*blake3::hash(slice).as_bytes()));
     }
-    Ok(Slices { bytes: slices.concat(), roots, slice_len })
+    Ok(Coded { slices, roots })
 }
 
 fn told(error: reed_solomon_erasure::Error) -> anyhow::Error {
@@ -141,8 +158,8 @@ fn told(error: reed_solomon_erasure::Error) -> anyhow::Error {
 }
 
 fn engine(bench: &Bench) -> Result<ReedSolomon> {
-    Ok(ReedSolomon::new(usize::from(bench.profile.data()), usize::from(bench.profile.parity()))
-        .map_err(told)?)
+    let (data, parity) = (usize::from(bench.profile.data()), usize::from(bench.profile.parity()));
+    ReedSolomon::new(data, parity).map_err(told)
 }
 
 pub fn get(bench: &Bench, stored: &Stored, slots: Range<u8>) -> Result<()> {
