@@ -379,6 +379,7 @@ impl Inner {
             profile,
             keys: self.keys.clone(),
             stripes_in_flight: tuning.stripes_in_flight,
+            stripe_room: packer.stripe_room(),
             streams: packer.streams(),
             straggler: tuning.straggler,
             patience: tuning.patience,

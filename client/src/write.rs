@@ -10,7 +10,7 @@
 //! | what | bytes | by default, 10 of 20 |
 //! |---|---|---|
 //! | coded stripes in flight | `Tuning::stripes_in_flight` S | 96 MiB |
-//! | streams: open, being coded (two), kept for the next | 4 S k/n | 64 MiB |
+//! | streams: open, being coded (two), kept in their place | 3 S k/n | 48 MiB |
 //! | chunks being sealed, over all puts | 24 MiB, one batch a put | 28 MiB |
 //! | window that a put cuts in | 4.25 MiB a put | 4 MiB |
 //! | compressors, one a core | 1.5 times the longest chunk each | 12 MiB |

@@ -1,26 +1,34 @@
 //! Memory for coded stripes. A block holds all slices of one stripe; it comes back when the last of them is done with, and
-//! one is kept for the next stripe, since touching fresh memory costs as much as coding into it.
+//! is kept for the next stripe: touching fresh memory costs more than coding into it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes as Payload;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// One piece of memory that is kept for whoever needs the like next.
-#[derive(Clone, Default)]
-pub(crate) struct Spare(Arc<Mutex<Vec<u8>>>);
+/// Pieces of memory that are kept for whoever needs the like next, the warmest first.
+#[derive(Clone)]
+pub(crate) struct Spare {
+    kept: Arc<Mutex<Vec<Vec<u8>>>>,
+    most: usize,
+}
 
 impl Spare {
-    /// What is kept, if anything is.
-    pub fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// For so many pieces at most.
+    pub fn new(most: usize) -> Self {
+        Self { kept: Arc::default(), most }
     }
 
-    /// Keeps this, unless what is kept is larger.
+    /// What is kept, if anything is.
+    pub fn take(&self) -> Vec<u8> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// Keeps this, if there is room for it.
     pub fn give(&self, memory: Vec<u8>) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.capacity() < memory.capacity() {
-            *kept = memory;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < self.most {
+            kept.push(memory);
         }
     }
 }
@@ -29,12 +37,15 @@ impl Spare {
 pub(crate) struct Blocks {
     turns: Arc<Semaphore>,
     spare: Spare,
+    /// What a full stripe takes. Bytes.
+    largest: usize,
 }
 
 /// The right to take a block.
 pub(crate) struct Grant {
     turn: OwnedSemaphorePermit,
     spare: Spare,
+    largest: usize,
 }
 
 /// Memory of one stripe's slices, one behind the other.
@@ -47,14 +58,14 @@ pub(crate) struct Block {
 }
 
 impl Blocks {
-    pub fn new(count: usize) -> Self {
-        Self { turns: Arc::new(Semaphore::new(count)), spare: Spare::default() }
+    pub fn new(count: usize, largest: usize) -> Self {
+        Self { turns: Arc::new(Semaphore::new(count)), spare: Spare::new(count), largest }
     }
 
     /// Waits until one of them is free.
     pub async fn grant(&self) -> Option<Grant> {
         let turn = self.turns.clone().acquire_owned().await.ok()?;
-        Some(Grant { turn, spare: self.spare.clone() })
+        Some(Grant { turn, spare: self.spare.clone(), largest: self.largest })
     }
 }
 
@@ -63,7 +74,8 @@ impl Grant {
     pub fn block(self, len: usize) -> Block {
         let mut bytes = self.spare.take();
         if bytes.len() < len {
-            bytes = vec![0; len];
+            // As much as the next one may need, though no more is touched than this one needs.
+            bytes = vec![0; len.max(self.largest)];
         }
         Block { bytes, len, spare: self.spare, turn: Some(self.turn) }
     }
@@ -72,7 +84,7 @@ impl Grant {
 impl Block {
     /// Memory that nobody counts or keeps, for a small stripe that must not wait for large ones.
     pub fn apart(len: usize) -> Self {
-        Self { bytes: vec![0; len], len, spare: Spare::default(), turn: None }
+        Self { bytes: vec![0; len], len, spare: Spare::new(0), turn: None }
     }
 
     pub fn bytes(&mut self) -> &mut [u8] {
@@ -107,7 +119,7 @@ mod tests {
     /// all; hold slices of it, and look where the next one lies.
     #[tokio::test]
     async fn blocks_come_back() {
-        let blocks = Blocks::new(1);
+        let blocks = Blocks::new(1, 4000);
         let mut block = blocks.grant().await.expect("never closed").block(3000);
         block.bytes().copy_from_slice(&[7; 3000]);
         let at = block.as_ref().as_ptr();
@@ -119,9 +131,9 @@ mod tests {
         assert_eq!(blocks.turns.available_permits(), 0);
         drop(last);
         assert_eq!(blocks.turns.available_permits(), 1);
-        let smaller = blocks.grant().await.expect("never closed").block(2000);
-        assert_eq!((smaller.as_ref().len(), smaller.as_ref().as_ptr()), (2000, at));
-        drop(smaller);
+        let larger = blocks.grant().await.expect("never closed").block(4000);
+        assert_eq!((larger.as_ref().len(), larger.as_ref().as_ptr()), (4000, at));
+        drop(larger);
         let larger = blocks.grant().await.expect("never closed").block(5000);
         assert_eq!(larger.as_ref(), [0; 5000]);
     }

@@ -20,6 +20,9 @@ pub(crate) struct Closed {
     pub stripe: Stripe,
 }
 
+/// Memory of streams that is kept: that of two being coded while a third one fills.
+const STREAMS_KEPT: usize = 3;
+
 /// A chunk that was packed.
 pub(crate) struct Pushed {
     pub placement: Placement,
@@ -118,12 +121,17 @@ impl Packer {
             stripes: BTreeMap::new(),
             usages: Vec::new(),
         };
-        Self { profile, slice_len, db, streams: Spare::default(), inner: Mutex::new(inner) }
+        Self { profile, slice_len, db, streams: Spare::new(STREAMS_KEPT), inner: Mutex::new(inner) }
     }
 
     /// What one stripe holds. Bytes of stream.
     pub fn capacity(&self) -> u32 {
         u32::from(self.profile.data()) * self.slice_len
+    }
+
+    /// What the slices of a full stripe take together. Bytes.
+    pub fn stripe_room(&self) -> usize {
+        usize::from(self.profile.slots()) * self.slice_len as usize
     }
 
     /// A builder for a stripe of the same size.

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tallow_seal::chunk::{Chunk, ChunkId, Sealer};
+use tallow_types::limits::SEALED_CHUNK_MAX;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -62,7 +63,9 @@ impl Workshop {
         if len < BATCH {
             return Vec::new();
         }
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+        let kept = self.memory.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // Room for the longest chunk, so that it never has to be had again.
+        kept.unwrap_or_else(|| Vec::with_capacity(SEALED_CHUNK_MAX as usize))
     }
 
     fn keep_memory(&self, memory: Vec<u8>) {

@@ -60,6 +60,8 @@ pub(crate) struct Setup {
     pub profile: Profile,
     pub keys: Arc<ContractKeys>,
     pub stripes_in_flight: usize,
+    /// What the slices of a full stripe take together. Bytes.
+    pub stripe_room: usize,
     /// Takes the memory of streams that are coded.
     pub streams: Spare,
     pub straggler: Duration,
@@ -130,7 +132,7 @@ impl Coded {
 impl Uplink {
     pub fn new(setup: Setup) -> Arc<Self> {
         let (journal, acks) = mpsc::unbounded_channel();
-        let blocks = Blocks::new(setup.stripes_in_flight.max(1));
+        let blocks = Blocks::new(setup.stripes_in_flight.max(1), setup.stripe_room);
         let mut tasks = JoinSet::new();
         tasks.spawn(keep_journal(setup.db.clone(), acks));
         Arc::new(Self {
