@@ -1,7 +1,8 @@
 //! Erasure coding of one stripe: `data` slices in, `parity` slices out, and any `data` of them bring back the rest.
 //!
-//! Guarantees: those of [`Codec`], by every [`Engine`] alike; the best of this processor is chosen at run time. Does not contain: masks and lengths of stripes (see `seal`),
-//! any check that slices are what they should be; slices are compared with their roots before they come here.
+//! Guarantees: those of [`Codec`], by every [`Engine`] alike; the best that the processor has is chosen at run time. Does
+//! not contain: masks and lengths of stripes (see `seal`), any check that slices are what they should be; slices are
+//! compared with their roots before they come here.
 
 mod code;
 mod engine;
@@ -43,6 +44,10 @@ pub use error::{DecodeError, EncodeError};
 ///
 /// # Deterministic
 /// The same input gives the same bytes, on every platform and from every engine.
+///
+/// # Any memory
+/// Lengths and alignments are free. Slices that begin at multiples of 64 bytes, best all in one piece of memory, are
+/// coded up to twice as fast as slices that an allocator placed one by one.
 ///
 /// # Caller's buffers
 /// Results are written to the caller's memory, wholly overwritten and not read; nothing of the size of a slice is allocated. After an
