@@ -71,6 +71,11 @@ pub fn peak_of(pid: u32) -> u64 {
     high_water(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()) << 10
 }
 
+/// Lets the most memory that this process has held count from now on, where the kernel can.
+pub fn forget_peak() {
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
 fn high_water(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)

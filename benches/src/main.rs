@@ -3,6 +3,7 @@
 //! Absolute times say little on a shared machine; every line ends in a ratio. Nothing here is a test: `scripts/bench`
 //! runs it and compares with the figures kept in `benches/baseline.md`.
 
+mod coding;
 mod discard;
 mod files;
 mod growth;
@@ -28,6 +29,7 @@ type Bench = (&'static str, bool, fn() -> Result<()>);
 
 const BENCHES: &[Bench] = &[
     ("stages", true, stages::run),
+    ("coding", true, coding::run),
     ("pipeline", true, pipeline::run),
     ("network", true, network::run),
     ("small", true, small::run),

@@ -138,7 +138,8 @@ async fn one_by_one(network: &Network, folder: &Path, profile: Profile) -> Resul
     single_gets(network, &client, &back).await
 }
 
-async fn open(network: &Network, dir: &Path, profile: Profile) -> Result<Client> {
+/// A client of the network's account in this process, with a folder of its own.
+pub async fn open(network: &Network, dir: &Path, profile: Profile) -> Result<Client> {
     let wallet = network.json(&["wallet", "show", "--phrase"])?;
     let words = wallet["words"].as_array().context("wallet show has no words")?;
     let words: Vec<&str> = words.iter().filter_map(serde_json::Value::as_str).collect();

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::time::{ClockId, clock_gettime};
 use tallow_storage_node::store::{LaneKey, PutRequest, Slice, SliceStore, StoreConfig, root_of};
 use tallow_types::commit::Leaf;
 use tallow_types::{Bytes, ContractId, Epoch, SlotIndex, StripeId};
@@ -37,7 +38,7 @@ pub fn run() -> Result<()> {
         "slices made durable by {TASKS} tasks at once and by one, beside a plain file: fallocate, write, fdatasync"
     );
     println!(
-        "  size  batch   slices/s    MB/s | file MB/s  ratio | again MB/s  file MB/s  ratio | one task/s | disk"
+        "  size  batch   slices/s    MB/s | file MB/s  ratio | again MB/s  file MB/s  ratio | one task/s | cpu us | disk"
     );
     for size in [4 * KIB, 64 * KIB, MIB, 4 * MIB] {
         for batch in [1, 32, 256] {
@@ -183,9 +184,13 @@ fn puts(size: usize, batch: usize) -> Result<()> {
     let (mut many, mut raw, mut one) = (Rates::default(), Rates::default(), Rates::default());
     let (mut next, mut at) = (0, 0);
     let full = (TURN_BYTES / size, TURN);
+    let (mut cpu, mut slices) = (Duration::ZERO, 0);
     for _ in 0..ROUNDS {
+        let before = cpu_time();
         let (done, time) = put_some(&store, &sample, &mut next, (batch, TASKS), full)?;
         many.add(done * size, time);
+        cpu += cpu_time() - before;
+        slices += done;
         let (done, time) = plain(&file, &chunk, at, TURN_BYTES, group)?;
         raw.add(done, time);
         at += done;
@@ -206,7 +211,7 @@ fn puts(size: usize, batch: usize) -> Result<()> {
     }
     let (many, raw, again, over) = (many.median(), raw.median(), again.median(), over.median());
     println!(
-        "  {:>4}K {batch:>5} {:>10.0} {:>7.0} | {:>9.0} {:>6.2} | {:>10.0} {:>10.0} {:>6.2} | {:>10.0} | {taken:.3}",
+        "  {:>4}K {batch:>5} {:>10.0} {:>7.0} | {:>9.0} {:>6.2} | {:>10.0} {:>10.0} {:>6.2} | {:>10.0} | {:>6.1} | {taken:.3}",
         size / KIB,
         many / size as f64,
         many / 1e6,
@@ -216,6 +221,7 @@ fn puts(size: usize, batch: usize) -> Result<()> {
         over / 1e6,
         again / over,
         one.median() / size as f64,
+        cpu.as_secs_f64() * 1e6 / slices as f64,
     );
     Ok(())
 }
@@ -273,6 +279,12 @@ fn reads() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Processor time of all threads of this process.
+fn cpu_time() -> Duration {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// Memory of this process now. Bytes.

@@ -14,7 +14,7 @@ use crate::files::{Used, cpu_of, timed};
 /// Storage nodes. Each holds two of the twenty shares, which spares it half of the processes that we run.
 const NODES: usize = 10;
 /// How long it may take to come up.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A grid that runs. Its processes end when this value is dropped.
 pub struct Grid {

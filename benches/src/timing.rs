@@ -17,6 +17,25 @@ pub fn median<T>(mut work: impl FnMut() -> T) -> Duration {
     runs[runs.len() / 2]
 }
 
+/// The time of one run of work that may be too short to be timed alone: the median of samples of many runs, in seconds
+/// of processor time of this thread.
+pub fn per_run<T>(mut work: impl FnMut() -> T) -> f64 {
+    let mut sample = |runs: u32| {
+        let start = thread_time();
+        for _ in 0..runs {
+            std::hint::black_box(work());
+        }
+        thread_time() - start
+    };
+    let mut runs = 1;
+    while sample(runs) < Duration::from_millis(4) {
+        runs *= 2;
+    }
+    let mut samples: Vec<Duration> = (0..15).map(|_| sample(runs)).collect();
+    samples.sort_unstable();
+    samples[samples.len() / 2].as_secs_f64() / f64::from(runs)
+}
+
 fn thread_time() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))

@@ -9,7 +9,7 @@ use tallow_ledger::{key, record};
 use tallow_seal::keys::ContractKeys;
 use tallow_types::commit::{CommitCertificate, SignedCommit};
 use tallow_types::fault::Code;
-use tallow_types::id::ContractId;
+use tallow_types::id::{CommitHash, ContractId};
 use tallow_types::params::Params;
 use tallow_types::unit::{DurationMs, SlotIndex};
 use tallow_types::wire::{Request, Response};
@@ -21,13 +21,14 @@ use crate::chain::Chain;
 use crate::db::{Db, IfLocked};
 use crate::error::{Blame, LedgerError, PutError, SessionError};
 use crate::fetch::Fetcher;
-use crate::gather::gather;
+use crate::gather::{gather, gather_soon};
 use crate::judge::{Good, Judge, Show};
 use crate::lease::LeaseCore;
 use crate::options::{Access, Options};
 use crate::place;
 use crate::progress::Progress;
 use crate::seats::{Caller, Seat, seats};
+use crate::stripes::Stripes;
 use crate::sync::bring;
 use crate::write::committer::{Command, Committer, Works};
 use crate::write::packer::Packer;
@@ -51,7 +52,8 @@ pub(crate) struct Inner {
     pub contract: ContractId,
     good: Arc<Good>,
     writer: tokio::sync::Mutex<Option<Writer>>,
-    view: tokio::sync::Mutex<Option<Arc<Book>>>,
+    /// The stripe table that was read last, and its commit.
+    rows: Mutex<Option<(CommitHash, Arc<Stripes>)>>,
 }
 
 /// The writing side, once something is written.
@@ -96,6 +98,21 @@ pub(crate) struct Sight {
     pub failed: Vec<Blame>,
 }
 
+impl Sight {
+    pub fn has_answered(&self, slot: SlotIndex) -> bool {
+        self.answered.iter().any(|(other, _)| *other == slot)
+    }
+}
+
+/// Whose word is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// That of as many as have to agree, and of others who are not much slower.
+    Quorum,
+    /// That of all who answer in time: their health is asked for.
+    Everybody,
+}
+
 impl Client {
     /// Opens the client's folder and says hello to the network.
     ///
@@ -109,7 +126,7 @@ impl Client {
         }
         let account = options.identity.account();
         let if_locked = match options.access {
-            Access::Read => IfLocked::UseMemory,
+            Access::Read => IfLocked::UseOwn,
             Access::Write => IfLocked::Fail,
         };
         let (dir, network) = (options.dir.clone(), options.chain);
@@ -130,8 +147,8 @@ impl Client {
         let contract = tallow_types::contract::contract_id(&options.chain, &account, 0);
         let keys = Arc::new(options.identity.contract(0));
         let writer = tokio::sync::Mutex::new(None);
-        let (view, good) = (tokio::sync::Mutex::new(None), Arc::default());
-        Ok(Self { inner: Arc::new(Inner { options, chain, caller, db, keys, contract, good, writer, view }) })
+        let (rows, good) = (Mutex::new(None), Arc::default());
+        Ok(Self { inner: Arc::new(Inner { options, chain, caller, db, keys, contract, good, writer, rows }) })
     }
 
     /// The rules of the network.
@@ -174,8 +191,8 @@ impl Inner {
         }
     }
 
-    /// The account's contract and its seeders' newest word.
-    pub async fn sight(&self) -> Result<Sight, SessionError> {
+    /// The account's contract and its seeders' newest word. Who only reads needs no more than a quorum's.
+    pub async fn sight(&self, whose: Whose) -> Result<Sight, SessionError> {
         let keys = [key::contract(&self.contract), key::active(&self.contract), key::pending(&self.contract)];
         let mut records = self.chain.records(&keys).await?.into_iter().map(Option::unwrap_or_default);
         let mut next = || records.next().unwrap_or_default();
@@ -206,7 +223,12 @@ impl Inner {
         });
         let enough = usize::from(contract.terms.profile.quorum());
         let (mut answered, mut failed) = (Vec::new(), Vec::new());
-        for answer in gather(calls, enough, self.options.tuning.straggler).await {
+        let straggler = self.options.tuning.straggler;
+        let answers = match whose {
+            Whose::Everybody => gather(calls, enough, straggler).await,
+            Whose::Quorum => gather_soon(calls, enough, straggler).await,
+        };
+        for answer in answers {
             match answer {
                 Ok(answer) => answered.push(answer),
                 Err(blame) => failed.push(blame),
@@ -300,29 +322,54 @@ impl Inner {
     pub async fn view(
         &self,
         progress: Arc<dyn Progress>,
+        whose: Whose,
     ) -> Result<(Arc<Book>, Fetcher, Sight), SessionError> {
-        let sight = self.sight().await?;
+        let sight = self.sight(whose).await?;
         let fetcher = self.fetcher(&sight, progress);
-        let Some(newest) = &sight.newest else { return Ok((Arc::new(Book::default()), fetcher, sight)) };
-        let mut view = self.view.lock().await;
-        if let Some(book) = view.as_ref().filter(|book| book.hash() == newest.commit.hash()) {
-            return Ok((book.clone(), fetcher, sight));
+        let book = match &sight.newest {
+            Some(newest) => self.book_at(&fetcher, newest).await?,
+            None => Book::default(),
+        };
+        Ok((Arc::new(book), fetcher, sight))
+    }
+
+    /// The book at a commit, or at a newer one that is known here: only acknowledged commits are kept in the database, and they
+    /// count even if those who signed them can't be asked now.
+    async fn book_at(&self, fetcher: &Fetcher, newest: &SignedCommit) -> Result<Book, SessionError> {
+        let is_there = |book: &Book| {
+            let is_newer = |known: &SignedCommit| known.commit.rank() > newest.commit.rank();
+            book.hash() == newest.commit.hash() || book.commit.as_ref().is_some_and(is_newer)
+        };
+        let deadline = tokio::time::Instant::now() + self.options.tuning.patience;
+        loop {
+            let book = self.load().await?;
+            if is_there(&book) {
+                return Ok(book);
+            }
+            // Our own committer has just made it, and writes it down in a moment.
+            let held =
+                self.writer.lock().await.as_ref().and_then(|writer| *writer.works.keeper.held.borrow());
+            if held != Some(newest.commit.lease) || tokio::time::Instant::now() >= deadline {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        let _alone = self.db.bringing.lock().await;
+        let book = self.load().await?;
+        if is_there(&book) {
+            return Ok(book);
+        }
+        bring(fetcher, &self.db, book, newest, self.options.tuning.straggler).await
+    }
+
+    /// The book of the local database.
+    async fn load(&self) -> Result<Book, SessionError> {
+        let known = self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let db = self.db.clone();
-        let loaded = tokio::task::spawn_blocking(move || Book::load(&db)).await;
-        let loaded = loaded.map_err(|error| SessionError::Internal(error.to_string()))??.unwrap_or_default();
-        let rank = |signed: &SignedCommit| signed.commit.rank();
-        if loaded.commit.as_ref().is_some_and(|known| rank(known) > rank(newest)) {
-            // Only acknowledged commits are kept here. This one counts, even if those who signed it can't be asked now.
-            return Ok((Arc::new(loaded), fetcher, sight));
-        }
-        let is_cached = loaded.hash() == newest.commit.hash();
-        let book = Arc::new(bring(&fetcher, loaded, newest, self.options.tuning.straggler).await?);
-        if !is_cached && self.writer.lock().await.is_none() {
-            book.save_whole(&self.db)?;
-        }
-        *view = Some(book.clone());
-        Ok((book, fetcher, sight))
+        let loaded = tokio::task::spawn_blocking(move || Book::load(&db, known.as_ref())).await;
+        let book = loaded.map_err(|error| SessionError::Internal(error.to_string()))??;
+        *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = Some((book.hash(), book.rows.clone()));
+        Ok(book)
     }
 
     /// The writing side of an existing contract.
@@ -404,7 +451,7 @@ impl Inner {
             active: AtomicUsize::new(0),
             looked: Mutex::default(),
         });
-        let book = Book::load(&self.db)?.unwrap_or_default();
+        let book = Book::load(&self.db, None)?;
         let (commands, queue) = mpsc::channel(256);
         let committing = tokio::spawn(Committer::new(works.clone(), queue, book).run());
         let guarding = tokio::spawn(guard(works.clone()));

@@ -1,23 +1,31 @@
 //! The client's own database: a cache of the catalog and the stripe table, and the journal of what is under way.
 //!
 //! Guarantees: losing it loses nothing that was acknowledged; what it says of stripes and chunks is used only when it
-//! fits the commit that the seeders show. One process at a time writes.
+//! fits the commit that the seeders show. One process at a time writes. A process that finds the folder in use has a
+//! cache of its own beside it, in a file without a name, which goes when the process does.
 //!
 //! ```text
 //! meta     name              -> bytes     network, account, the commit that the cache stands at, heads
 //! entries  path              -> Entry     the catalog at that commit
+//! folders  path              -> Sum       of everything below it; the empty path: of all
+//! lists    leaf, offset      -> List      lists of chunks that entries name, and the leaves that they name
 //! stripes  leaf u64          -> Row       the stripe table at that commit
+//! logs     log u8, leaf u64  -> ()        leaves that hold records which a reader still needs
 //! chunks   chunk id          -> Known     where sealed chunks are
 //! attempts digest            -> Attempt   stripes that were coded, and who acknowledged which slice
 //! txs      purpose           -> Pending   transactions that were sent and not yet answered
 //! ```
+//! Layout 1 knew no folders, lists and logs: its cache is dropped and made anew, its journal is kept.
 
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use redb::backends::InMemoryBackend;
+use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
-    Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
+    Database, Durability, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    WriteTransaction,
 };
 use tallow_types::id::{AccountId, ChainId};
 
@@ -30,31 +38,39 @@ pub(crate) type Keyed = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 pub(crate) const META: Named = TableDefinition::new("meta");
 pub(crate) const ENTRIES: Named = TableDefinition::new("entries");
+pub(crate) const FOLDERS: Named = TableDefinition::new("folders");
+pub(crate) const LISTS: TableDefinition<'static, (u64, u32), &'static [u8]> = TableDefinition::new("lists");
+pub(crate) const LOGS: TableDefinition<'static, (u8, u64), ()> = TableDefinition::new("logs");
 pub(crate) const STRIPES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("stripes");
 pub(crate) const CHUNKS: Keyed = TableDefinition::new("chunks");
 pub(crate) const ATTEMPTS: Keyed = TableDefinition::new("attempts");
 pub(crate) const TXS: Named = TableDefinition::new("txs");
 
 const LAYOUT: &str = "layout";
-const VERSION: &[u8] = b"1";
+const VERSION: &[u8] = b"2";
+/// The layout before this one.
+const FORMER: &[u8] = b"1";
 /// redb's own default would be a gibibyte.
-const CACHE_BYTES: usize = 8 << 20;
+const CACHE_BYTES: usize = 24 << 20;
 const FILE: &str = "client.redb";
 
 /// The database, on disk or in memory.
 pub(crate) struct Db {
     database: Database,
     path: Option<PathBuf>,
+    /// Held by whoever brings the book in it to another commit.
+    pub bringing: tokio::sync::Mutex<()>,
 }
 
 /// Whether a database that another process uses is an error.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfLocked {
     Fail,
-    UseMemory,
+    /// A cache of its own, which goes with it.
+    UseOwn,
 }
 
-fn failed(error: impl std::fmt::Display) -> LocalError {
+pub(crate) fn failed(error: impl std::fmt::Display) -> LocalError {
     LocalError::Database(error.to_string())
 }
 
@@ -68,16 +84,30 @@ impl Db {
     ) -> Result<Self, LocalError> {
         let Some(dir) = dir else { return Self::in_memory(chain, account) };
         let io = |source| LocalError::Io { path: dir.display().to_string(), source };
-        std::fs::create_dir_all(dir).map_err(io)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+        std::fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(io)?;
         let path = dir.join(FILE);
-        match Database::builder().set_cache_size(CACHE_BYTES).create(&path) {
+        let builder = || {
+            let mut builder = Database::builder();
+            builder.set_cache_size(CACHE_BYTES);
+            builder
+        };
+        let opened = FileBackend::new(private(&path).map_err(io)?);
+        match opened.and_then(|file| builder().create_with_backend(file)) {
             Ok(database) => {
-                let db = Self { database, path: Some(path) };
+                let db = Self { database, path: Some(path), bringing: Default::default() };
                 db.check(chain, account)?;
                 Ok(db)
             }
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) if if_locked == IfLocked::UseMemory => {
-                Self::in_memory(chain, account)
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) if if_locked == IfLocked::UseOwn => {
+                let path = dir.join(format!("{FILE}.{}", std::process::id()));
+                let file = private(&path).map_err(io)?;
+                std::fs::remove_file(&path).map_err(io)?;
+                let file = FileBackend::new(file).map_err(failed)?;
+                let database = builder().create_with_backend(file).map_err(failed)?;
+                let db = Self { database, path: None, bringing: Default::default() };
+                db.check(chain, account)?;
+                Ok(db)
             }
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
                 Err(LocalError::Locked(dir.display().to_string()))
@@ -91,7 +121,7 @@ impl Db {
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(InMemoryBackend::new())
             .map_err(failed)?;
-        let db = Self { database, path: None };
+        let db = Self { database, path: None, bringing: Default::default() };
         db.check(chain, account)?;
         Ok(db)
     }
@@ -101,12 +131,27 @@ impl Db {
         let dir =
             || self.path.as_ref().map_or_else(|| "memory".to_owned(), |path| path.display().to_string());
         self.write(|tx| {
-            for table in [META, ENTRIES, TXS] {
+            let is_former = {
+                let meta = tx.open_table(META).map_err(failed)?;
+                meta.get(LAYOUT).map_err(failed)?.is_some_and(|found| found.value() == FORMER)
+            };
+            if is_former {
+                clear_catalog(tx)?;
+                tx.delete_table(STRIPES).map_err(failed)?;
+                let mut meta = tx.open_table(META).map_err(failed)?;
+                for name in [crate::book::STATE, crate::write::committer::DEAD] {
+                    meta.remove(name).map_err(failed)?;
+                }
+                meta.insert(LAYOUT, VERSION).map_err(failed)?;
+            }
+            for table in [META, ENTRIES, FOLDERS, TXS] {
                 tx.open_table(table).map_err(failed)?;
             }
             for table in [CHUNKS, ATTEMPTS] {
                 tx.open_table(table).map_err(failed)?;
             }
+            tx.open_table(LISTS).map_err(failed)?;
+            tx.open_table(LOGS).map_err(failed)?;
             tx.open_table(STRIPES).map_err(failed)?;
             let mut meta = tx.open_table(META).map_err(failed)?;
             let wanted: [(&str, &[u8], &'static str); 3] = [
@@ -131,10 +176,7 @@ impl Db {
         &self,
         body: impl FnOnce(&WriteTransaction) -> Result<T, LocalError>,
     ) -> Result<T, LocalError> {
-        let tx = self.database.begin_write().map_err(failed)?;
-        let value = body(&tx)?;
-        tx.commit().map_err(failed)?;
-        Ok(value)
+        self.write_as(Durability::Immediate, body)
     }
 
     /// A write transaction that readers here see at once, and a crash may undo until [`Db::sync`] or the next durable one:
@@ -143,8 +185,16 @@ impl Db {
         &self,
         body: impl FnOnce(&WriteTransaction) -> Result<T, LocalError>,
     ) -> Result<T, LocalError> {
+        self.write_as(Durability::None, body)
+    }
+
+    fn write_as<T>(
+        &self,
+        durability: Durability,
+        body: impl FnOnce(&WriteTransaction) -> Result<T, LocalError>,
+    ) -> Result<T, LocalError> {
         let mut tx = self.database.begin_write().map_err(failed)?;
-        tx.set_durability(Durability::None).map_err(failed)?;
+        tx.set_durability(durability).map_err(failed)?;
         let value = body(&tx)?;
         tx.commit().map_err(failed)?;
         Ok(value)
@@ -153,6 +203,11 @@ impl Db {
     /// Makes all transactions so far durable.
     pub fn sync(&self) -> Result<(), LocalError> {
         self.write(|_| Ok(()))
+    }
+
+    /// Everything as it is now, for as long as the transaction lives.
+    pub fn read(&self) -> Result<ReadTransaction, LocalError> {
+        self.database.begin_read().map_err(failed)
     }
 
     /// A value by name, decoded.
@@ -169,27 +224,6 @@ impl Db {
         table.get(key).map_err(failed)?.map(|found| decoded(found.value())).transpose()
     }
 
-    /// All values of a table of names, in order.
-    pub fn all_named<T: BorshDeserialize>(&self, table: Named) -> Result<Vec<(String, T)>, LocalError> {
-        let tx = self.database.begin_read().map_err(failed)?;
-        let table = tx.open_table(table).map_err(failed)?;
-        table
-            .iter()
-            .map_err(failed)?
-            .map(|item| {
-                let (name, value) = item.map_err(failed)?;
-                Ok((name.value().to_owned(), decoded(value.value())?))
-            })
-            .collect()
-    }
-
-    /// All stripes, in order.
-    pub fn all_stripes<T: BorshDeserialize>(&self) -> Result<Vec<T>, LocalError> {
-        let tx = self.database.begin_read().map_err(failed)?;
-        let table = tx.open_table(STRIPES).map_err(failed)?;
-        table.iter().map_err(failed)?.map(|item| decoded(item.map_err(failed)?.1.value())).collect()
-    }
-
     /// Writes one value by name.
     pub fn set_named<T: BorshSerialize>(
         &self,
@@ -202,18 +236,15 @@ impl Db {
 
     /// Removes one value by name.
     pub fn remove_named(&self, table: Named, name: &str) -> Result<(), LocalError> {
-        self.write(|tx| {
-            tx.open_table(table).map_err(failed)?.remove(name).map_err(failed)?;
-            Ok(())
-        })
+        self.write(|tx| drop_named(tx, table, name))
     }
 }
 
-fn decoded<T: BorshDeserialize>(bytes: &[u8]) -> Result<T, LocalError> {
+pub(crate) fn decoded<T: BorshDeserialize>(bytes: &[u8]) -> Result<T, LocalError> {
     T::try_from_slice(bytes).map_err(failed)
 }
 
-fn encoded<T: BorshSerialize>(value: &T) -> Vec<u8> {
+pub(crate) fn encoded<T: BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).expect("writing to a vector cannot fail")
 }
 
@@ -225,22 +256,6 @@ pub(crate) fn put_named<T: BorshSerialize>(
     value: &T,
 ) -> Result<(), LocalError> {
     tx.open_table(table).map_err(failed)?.insert(name, encoded(value).as_slice()).map_err(failed)?;
-    Ok(())
-}
-
-/// Inside a write transaction: many values by name; `None` removes.
-pub(crate) fn put_names<'a, T: BorshSerialize + 'a>(
-    tx: &WriteTransaction,
-    table: Named,
-    values: impl IntoIterator<Item = (&'a str, Option<&'a T>)>,
-) -> Result<(), LocalError> {
-    let mut table = tx.open_table(table).map_err(failed)?;
-    for (name, value) in values {
-        match value {
-            Some(value) => drop(table.insert(name, encoded(value).as_slice()).map_err(failed)?),
-            None => drop(table.remove(name).map_err(failed)?),
-        }
-    }
     Ok(())
 }
 
@@ -260,25 +275,43 @@ pub(crate) fn put_keys<'a, T: BorshSerialize + 'a>(
     Ok(())
 }
 
+/// Inside a write transaction: removes one value by name.
+pub(crate) fn drop_named(tx: &WriteTransaction, table: Named, name: &str) -> Result<(), LocalError> {
+    tx.open_table(table).map_err(failed)?.remove(name).map_err(failed)?;
+    Ok(())
+}
+
 /// Inside a write transaction: stripes by leaf, and none behind `leaves`.
 pub(crate) fn put_stripes<'a, T: BorshSerialize + 'a>(
     tx: &WriteTransaction,
     leaves: u64,
-    rows: impl IntoIterator<Item = (u64, &'a T)>,
+    rows: impl IntoIterator<Item = (u64, Option<&'a T>)>,
 ) -> Result<(), LocalError> {
     let mut table = tx.open_table(STRIPES).map_err(failed)?;
     table.retain_in(leaves.., |_, _| false).map_err(failed)?;
     for (leaf, row) in rows {
-        table.insert(leaf, encoded(row).as_slice()).map_err(failed)?;
+        table.insert(leaf, encoded(&row).as_slice()).map_err(failed)?;
     }
     Ok(())
 }
 
-/// Inside a write transaction: empties a table.
-pub(crate) fn clear_named(tx: &WriteTransaction, table: Named) -> Result<(), LocalError> {
-    tx.delete_table(table).map_err(failed)?;
-    tx.open_table(table).map_err(failed)?;
+/// Inside a write transaction: forgets the catalog.
+pub(crate) fn clear_catalog(tx: &WriteTransaction) -> Result<(), LocalError> {
+    for table in [ENTRIES, FOLDERS] {
+        tx.delete_table(table).map_err(failed)?;
+        tx.open_table(table).map_err(failed)?;
+    }
+    tx.delete_table(LISTS).map_err(failed)?;
+    tx.open_table(LISTS).map_err(failed)?;
     Ok(())
+}
+
+/// Opens a file that only its owner may read, or makes it.
+fn private(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -296,7 +329,7 @@ mod tests {
         let first = open(dir.path(), 1, 1, IfLocked::Fail).expect("opens");
         first.set_named(META, "x", &7u32).expect("writes");
         assert!(matches!(open(dir.path(), 1, 1, IfLocked::Fail), Err(LocalError::Locked(_))));
-        let beside = open(dir.path(), 1, 1, IfLocked::UseMemory).expect("opens in memory");
+        let beside = open(dir.path(), 1, 1, IfLocked::UseOwn).expect("opens in memory");
         assert_eq!(beside.named::<u32>(META, "x").expect("reads"), None);
         drop(first);
         let wrong = open(dir.path(), 2, 1, IfLocked::Fail);

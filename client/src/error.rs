@@ -443,6 +443,12 @@ impl Explain for PutError {
     }
 }
 
+impl From<LocalError> for GetError {
+    fn from(error: LocalError) -> Self {
+        Self::Session(error.into())
+    }
+}
+
 impl Explain for GetError {
     fn kind(&self) -> Kind {
         match self {

@@ -15,19 +15,27 @@ use bytes::Bytes as Payload;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tallow_proofs::slice;
-use tallow_seal::chunk::{ChunkRef, open};
+use tallow_seal::chunk::ChunkRef;
 use tallow_seal::head::HeadRef;
-use tallow_seal::keys::{ChunkKeys, ContractKeys};
+use tallow_seal::keys::ContractKeys;
 use tallow_seal::stripe::{Layout, Piece};
 use tallow_types::id::{ContractId, SliceRoot, StripeId};
 use tallow_types::profile::Profile;
 use tallow_types::unit::SlotIndex;
 use tallow_types::wire::{Request, Response};
+use tokio::time::Instant;
 
 use crate::error::{Blame, SessionError};
+use crate::hedge::Hedge;
 use crate::progress::Progress;
-use crate::seats::{Caller, Seat};
+use crate::seats::{Caller, Ranking, Seat};
 use crate::stripes::Row;
+use crate::unpack::{Given, Unpack};
+
+pub(crate) use crate::unpack::Under;
+
+/// Chunks up to this length are opened where they arrive: moving them to another thread would take as long. Bytes.
+const COMPUTED_HERE_MAX: u32 = 64 << 10;
 
 /// A stripe to read from.
 #[derive(Clone, Debug)]
@@ -42,6 +50,23 @@ impl Place {
     fn root(&self, slot: SlotIndex) -> Option<SliceRoot> {
         self.roots.get(usize::from(slot.get())).copied().flatten()
     }
+
+    fn damaged(&self, reason: &dyn std::fmt::Display) -> SessionError {
+        let what = format!("stripe {}", self.stripe.short());
+        SessionError::Damaged { what, reason: reason.to_string() }
+    }
+}
+
+/// Runs work for a processor: little at once, much on a thread that may take its time.
+async fn computed<T: Send + 'static>(
+    bytes: u32,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SessionError> {
+    if bytes <= COMPUTED_HERE_MAX {
+        return Ok(work());
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| SessionError::Internal(error.to_string()))
 }
 
 impl From<&Row> for Place {
@@ -54,13 +79,6 @@ impl From<&HeadRef> for Place {
     fn from(head: &HeadRef) -> Self {
         Self { stripe: head.stripe, slice_len: head.slice_len, roots: Vec::new() }
     }
-}
-
-/// Under which keys a chunk is sealed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Under {
-    Catalog,
-    Repair,
 }
 
 /// The same columns of some slices, unmasked, by slot.
@@ -80,13 +98,6 @@ pub(crate) struct Fetcher {
 }
 
 impl Fetcher {
-    fn keys(&self, under: Under) -> &ChunkKeys {
-        match under {
-            Under::Catalog => &self.keys.catalog,
-            Under::Repair => &self.keys.repair,
-        }
-    }
-
     fn blame(&self, blame: Blame) {
         let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
         bad.entry(SlotIndex::new(blame.slot)).or_insert(blame);
@@ -114,122 +125,106 @@ impl Fetcher {
         Ok(reply.payload)
     }
 
-    async fn unmasked(
-        &self,
-        seat: &Seat,
-        place: &Place,
-        (offset, length): (u32, u32),
-    ) -> Result<Vec<u8>, Blame> {
-        let mut bytes = Vec::from(self.masked(seat, place, offset, length).await?);
-        self.keys.mask.stripe(&place.stripe).apply(seat.slot, offset, &mut bytes);
-        Ok(bytes)
+    /// Seats in the order in which to ask them for so many bytes each: those whose slice can be checked first, then as
+    /// the caller ranks them.
+    fn ranked(&self, place: &Place, bytes: u32, without: &BTreeSet<SlotIndex>) -> Ranking {
+        let seats = self.seats.iter().filter(|seat| !without.contains(&seat.slot)).cloned().collect();
+        let mut ranking = self.caller.rank(seats, bytes);
+        ranking.seats.sort_by_key(|seat| place.root(seat.slot).is_none());
+        ranking
     }
 
-    /// Seats in the order in which to ask them: those whose slice can be checked, fast ones first, data slots before
-    /// parity among equals.
-    fn ranked(&self, place: &Place, without: &BTreeSet<SlotIndex>) -> Vec<&Seat> {
-        let mut seats: Vec<&Seat> = self.seats.iter().filter(|seat| !without.contains(&seat.slot)).collect();
-        let is_unknown = |seat: &Seat| place.root(seat.slot).is_none();
-        seats.sort_by_key(|seat| (is_unknown(seat), self.caller.cost(&seat.seeder) / 100, seat.slot));
-        seats
+    /// A read of so many answers that should take as long as others took.
+    fn hedge(&self, need: usize, usual: Option<Duration>) -> Hedge {
+        Hedge::new(need, usual.unwrap_or(self.hedge_after))
     }
 
-    /// The same range of k slices. Asks k seats, one more for each that fails, and one more whenever none has answered for
-    /// a while.
+    /// The same range of k slices, masked. Asks k seats, one more for each that fails or whose bytes are judged to be
+    /// wrong, and one more whenever some dawdle.
     async fn columns(
         &self,
         place: &Place,
-        range: (u32, u32),
+        (offset, length): (u32, u32),
         without: &BTreeSet<SlotIndex>,
-    ) -> Result<Columns, Vec<Blame>> {
+        judge: impl Fn(&Seat, &Payload) -> Result<(), Blame>,
+    ) -> Result<Vec<(SlotIndex, Payload)>, SessionError> {
         let need = usize::from(self.profile.data());
-        let mut waiting = self.ranked(place, without).into_iter();
-        let mut running = FuturesUnordered::new();
+        let Ranking { seats, usual } = self.ranked(place, length, without);
+        let mut waiting = seats.iter();
         let ask = |seat: &'_ Seat| {
-            let seat = seat.clone();
-            async move { (seat.slot, self.unmasked(&seat, place, range).await) }
+            let (seat, judge) = (seat.clone(), &judge);
+            async move {
+                let bytes = self.masked(&seat, place, offset, length).await?;
+                judge(&seat, &bytes)?;
+                Ok((seat.slot, bytes))
+            }
         };
-        running.extend(waiting.by_ref().take(need).map(ask));
-        let (mut found, mut failed) = (Columns::new(), Vec::new());
-        while found.len() < need {
-            match tokio::time::timeout(self.hedge_after, running.next()).await {
-                Ok(Some((slot, Ok(bytes)))) => drop(found.insert(slot, bytes)),
-                Ok(Some((_, Err(blame)))) => {
-                    self.blame(blame.clone());
+        let mut running: FuturesUnordered<_> = waiting.by_ref().take(need).map(ask).collect();
+        let (mut given, mut failed) = (Vec::with_capacity(need), Vec::new());
+        let (began, mut hedge) = (Instant::now(), self.hedge(need, usual));
+        while given.len() < need {
+            match tokio::time::timeout_at(began + hedge.due(), running.next()).await {
+                Ok(Some(Ok(part))) => {
+                    hedge.answered(began.elapsed());
+                    given.push(part);
+                }
+                Ok(Some(Err(blame))) => {
+                    self.blame(Blame::clone(&blame));
                     failed.push(blame);
                     running.extend(waiting.next().map(ask));
                 }
-                Ok(None) => return Err(failed),
-                Err(_) => running.extend(waiting.next().map(ask)),
+                Ok(None) => return Err(self.unreadable(place, &failed)),
+                Err(_) => {
+                    hedge.spared();
+                    running.extend(waiting.next().map(ask));
+                }
             }
         }
-        Ok(found)
+        Ok(given)
     }
 
-    /// A range of the stream, not yet judged. Only the pieces touched are fetched.
-    async fn stream(
-        &self,
-        place: &Place,
-        (offset, len): (u32, u32),
-        without: &BTreeSet<SlotIndex>,
-    ) -> Result<Vec<u8>, SessionError> {
-        let damaged = |error: tallow_seal::stripe::LayoutError| SessionError::Damaged {
-            what: format!("stripe {}", place.stripe.short()),
-            reason: error.to_string(),
-        };
-        let layout = Layout::from_slice_len(self.profile, place.slice_len).map_err(damaged)?;
-        let spans = layout.spans(offset, len).map_err(damaged)?;
-        let first = spans.iter().map(|piece| piece.offset).min().unwrap_or(0);
-        let end = spans.iter().map(|piece| piece.offset + piece.len).max().unwrap_or(0);
-        let columns = match self.direct(place, &spans, without).await {
-            Some(given) => {
-                let given: Vec<(Piece, &[u8])> =
-                    spans.iter().copied().zip(given.iter().map(Vec::as_slice)).collect();
-                return layout.gather_range(offset, len, &given).map_err(damaged);
-            }
-            None => self.columns(place, (first, end - first), without).await,
-        };
-        let columns = columns.map_err(|failed| self.unreadable(place, &failed))?;
-        let data = self.decode(&columns, end - first)?;
-        let given: Vec<(Piece, &[u8])> = self
-            .profile
-            .slot_indices()
-            .zip(&data)
-            .map(|(slot, bytes)| (Piece { slot, offset: first, len: end - first }, bytes.as_slice()))
-            .collect();
-        layout.gather_range(offset, len, &given).map_err(damaged)
+    /// What a range of the stream is made of, not yet judged.
+    async fn range(&self, place: &Place, layout: Layout, range: (u32, u32)) -> Result<Given, SessionError> {
+        let damaged = |error| place.damaged(&error);
+        let pieces = layout.spans(range.0, range.1).map_err(damaged)?;
+        let rows = layout.columns(range.0, range.1).map_err(damaged)?;
+        let nobody = BTreeSet::new();
+        let columns = self.columns(place, (rows.offset(), rows.len()), &nobody, |_, _| Ok(()));
+        let columns = async { columns.await.map(Given::Columns) };
+        let Some((direct, patience)) = self.direct(place, &pieces) else { return columns.await };
+        let mut direct = std::pin::pin!(direct);
+        match tokio::time::timeout(patience, &mut direct).await {
+            Ok(Some(given)) => Ok(given),
+            Ok(None) => columns.await,
+            // Whichever is whole first.
+            Err(_) => tokio::select! {
+                Some(given) = &mut direct => Ok(given),
+                given = columns => given,
+            },
+        }
     }
 
-    /// A short range that lies in fewer than k data slices: just those, if they answer in time.
-    async fn direct(
-        &self,
-        place: &Place,
-        spans: &[Piece],
-        without: &BTreeSet<SlotIndex>,
-    ) -> Option<Vec<Vec<u8>>> {
-        if spans.len() >= usize::from(self.profile.data()) {
+    /// For a short range, which lies in fewer than k data slices: just those, unless one of them is known to be slow; and
+    /// how long to wait before k others are asked.
+    fn direct<'a>(
+        &'a self,
+        place: &'a Place,
+        pieces: &'a [Piece],
+    ) -> Option<(impl Future<Output = Option<Given>> + 'a, Duration)> {
+        let need = usize::from(self.profile.data());
+        if pieces.len() >= need {
             return None;
         }
-        let seats: Vec<&Seat> = spans
-            .iter()
-            .map(|span| {
-                self.seats.iter().find(|seat| seat.slot == span.slot && !without.contains(&seat.slot))
-            })
-            .collect::<Option<_>>()?;
-        let reads =
-            seats.iter().zip(spans).map(|(seat, span)| self.unmasked(seat, place, (span.offset, span.len)));
+        let longest = pieces.iter().map(|piece| piece.len).max()?;
+        let Ranking { seats, usual } = self.ranked(place, longest, &BTreeSet::new());
+        let first = |slot| seats.iter().take(need).find(|seat| seat.slot == slot).cloned();
+        let asked: Vec<Seat> = pieces.iter().map(|piece| first(piece.slot)).collect::<Option<_>>()?;
+        let reads = asked.into_iter().zip(pieces).map(move |(seat, piece)| async move {
+            let read = self.masked(&seat, place, piece.offset, piece.len).await;
+            read.map(|bytes| (*piece, bytes)).map_err(|blame| self.blame(blame))
+        });
         let reads = futures::future::try_join_all(reads);
-        tokio::time::timeout(self.hedge_after, reads).await.ok()?.ok()
-    }
-
-    fn decode(&self, columns: &Columns, len: u32) -> Result<Vec<Vec<u8>>, SessionError> {
-        let present: Vec<_> = columns.iter().map(|(slot, bytes)| (*slot, bytes.as_slice())).collect();
-        let mut data = vec![vec![0; len as usize]; usize::from(self.profile.data())];
-        let mut out: Vec<&mut [u8]> = data.iter_mut().map(Vec::as_mut_slice).collect();
-        tallow_erasure::codec(self.profile)
-            .decode(&present, &mut out)
-            .map_err(|error| SessionError::Internal(error.to_string()))?;
-        Ok(data)
+        Some((async { reads.await.ok().map(Given::Pieces) }, self.hedge(pieces.len(), usual).due()))
     }
 
     fn unreadable(&self, place: &Place, failed: &[Blame]) -> SessionError {
@@ -246,88 +241,71 @@ impl Fetcher {
         }
     }
 
-    /// k whole slices with the right roots, unmasked. Names those that are wrong.
+    /// k whole slices with the right roots. Names those that are wrong.
+    async fn whole(
+        &self,
+        place: &Place,
+        without: &BTreeSet<SlotIndex>,
+    ) -> Result<Vec<(SlotIndex, Payload)>, SessionError> {
+        let judge = |seat: &Seat, bytes: &Payload| {
+            if place.root(seat.slot).is_some_and(|root| slice::root(bytes) != root) {
+                self.caller.distrust(&seat.seeder);
+                return Err(seat.blame("sent a slice that is not the one it signed for"));
+            }
+            Ok(())
+        };
+        self.columns(place, (0, place.slice_len), without, judge).await
+    }
+
+    /// The same, unmasked.
     pub async fn verified(
         &self,
         place: &Place,
         without: &BTreeSet<SlotIndex>,
     ) -> Result<Columns, SessionError> {
-        let need = usize::from(self.profile.data());
-        let ask = |seat: &'_ Seat| {
-            let seat = seat.clone();
-            async move { (seat.clone(), self.masked(&seat, place, 0, place.slice_len).await) }
-        };
-        let mut waiting = self.ranked(place, without).into_iter();
-        let mut running: FuturesUnordered<_> = waiting.by_ref().take(need).map(ask).collect();
-        let (mut found, mut failed) = (Columns::new(), Vec::new());
-        while found.len() < need {
-            let Some((seat, answer)) = running.next().await else {
-                return Err(self.unreadable(place, &failed));
-            };
-            let known = place.root(seat.slot);
-            let judged = answer.and_then(|bytes| {
-                if known.is_some_and(|root| slice::root(&bytes) != root) {
-                    self.caller.distrust(&seat.seeder);
-                    return Err(seat.blame("sent a slice that is not the one it signed for"));
-                }
-                Ok(bytes)
-            });
-            match judged {
-                Ok(bytes) => {
-                    let mut bytes = Vec::from(bytes);
-                    self.keys.mask.stripe(&place.stripe).apply(seat.slot, 0, &mut bytes);
-                    found.insert(seat.slot, bytes);
-                }
-                Err(blame) => {
-                    self.blame(blame.clone());
-                    failed.push(blame);
-                    running.extend(waiting.next().map(ask));
-                }
-            }
-        }
-        Ok(found)
+        let mask = self.keys.mask.stripe(&place.stripe);
+        let unmasked = self.whole(place, without).await?.into_iter().map(|(slot, bytes)| {
+            let mut bytes = Vec::from(bytes);
+            mask.apply(slot, 0, &mut bytes);
+            (slot, bytes)
+        });
+        Ok(unmasked.collect())
     }
 
-    /// Chunks of one stripe, opened. They may lie anywhere in it; what is between them is fetched too, so callers ask for
-    /// neighbours.
+    /// [`Fetcher::payloads`] in memory of their own.
     pub async fn chunks(
         &self,
         place: &Place,
         refs: &[ChunkRef],
         under: Under,
     ) -> Result<Vec<Vec<u8>>, SessionError> {
-        let Some(first) = refs.iter().map(|chunk| chunk.offset).min() else { return Ok(Vec::new()) };
-        let end = refs.iter().map(|chunk| chunk.offset + chunk.sealed_len).max().unwrap_or(first);
-        let bytes = self.stream(place, (first, end - first), &BTreeSet::new()).await?;
-        if let Ok(plain) = self.open_all(refs, &bytes, first, under) {
-            return Ok(plain);
-        }
-        let columns = self.verified(place, &BTreeSet::new()).await?;
-        let data = self.decode(&columns, place.slice_len)?;
-        let slices: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
-        let layout = Layout::from_slice_len(self.profile, place.slice_len);
-        let stream = layout.and_then(|layout| layout.gather(&slices));
-        let stream = stream.map_err(|error| SessionError::Internal(error.to_string()))?;
-        self.open_all(refs, &stream, 0, under).map_err(|error| SessionError::Damaged {
-            what: format!("stripe {}", place.stripe.short()),
-            reason: error.to_string(),
-        })
+        Ok(self.payloads(place, refs, under).await?.into_iter().map(Vec::from).collect())
     }
 
-    fn open_all(
+    /// Chunks of one stripe, opened. They may lie anywhere in it without overlapping; what is between them is fetched too,
+    /// so callers ask for neighbours.
+    pub async fn payloads(
         &self,
+        place: &Place,
         refs: &[ChunkRef],
-        bytes: &[u8],
-        first: u32,
         under: Under,
-    ) -> Result<Vec<Vec<u8>>, tallow_seal::chunk::OpenError> {
-        refs.iter()
-            .map(|chunk| {
-                let begin = (chunk.offset - first) as usize;
-                let sealed = bytes.get(begin..begin + chunk.sealed_len as usize).unwrap_or_default();
-                open(self.keys(under), chunk, sealed)
-            })
-            .collect()
+    ) -> Result<Vec<Payload>, SessionError> {
+        if refs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let layout = Layout::from_slice_len(self.profile, place.slice_len);
+        let layout = layout.map_err(|error| place.damaged(&error))?;
+        let (keys, refs) = (self.keys.clone(), refs.to_vec());
+        let unpack =
+            Arc::new(Unpack { keys, profile: self.profile, stripe: place.stripe, layout, under, refs });
+        let given = self.range(place, layout, unpack.range()).await?;
+        let (bytes, work) = (unpack.range().1, unpack.clone());
+        if let Ok(plain) = computed(bytes, move || work.run(&given)).await? {
+            return Ok(plain);
+        }
+        let slices = self.whole(place, &BTreeSet::new()).await?;
+        let opened = computed(bytes, move || unpack.run_whole(slices)).await?;
+        opened.map_err(|reason| place.damaged(&reason))
     }
 
     /// One chunk by a head reference.
@@ -370,3 +348,6 @@ impl Fetcher {
         Ok(slices)
     }
 }
+
+#[cfg(test)]
+mod tests;

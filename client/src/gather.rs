@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+/// When enough have answered, a reader waits for the others at least this long.
+const SOON: Duration = Duration::from_millis(50);
 
 /// Runs all, until all are done, or `enough` of them succeeded and `straggler` more has passed. What was not done by
 /// then is dropped.
@@ -16,9 +20,32 @@ pub(crate) async fn gather<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
+    gather_until(calls, enough, |_| straggler).await
+}
+
+/// The same for those who only look: once enough succeeded, the others get twice as long again, at most `straggler`.
+pub(crate) async fn gather_soon<T, E, F>(
+    calls: impl IntoIterator<Item = F>,
+    enough: usize,
+    straggler: Duration,
+) -> Vec<Result<T, E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    gather_until(calls, enough, |took| (took * 2).max(SOON).min(straggler)).await
+}
+
+async fn gather_until<T, E, F>(
+    calls: impl IntoIterator<Item = F>,
+    enough: usize,
+    patience: impl Fn(Duration) -> Duration,
+) -> Vec<Result<T, E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
     let mut running: FuturesUnordered<F> = calls.into_iter().collect();
     let (mut done, mut good) = (Vec::with_capacity(running.len()), 0);
-    let mut deadline = None;
+    let (began, mut deadline) = (Instant::now(), None);
     loop {
         let next = match deadline {
             None => running.next().await,
@@ -31,7 +58,7 @@ where
         good += usize::from(answer.is_ok());
         done.push(answer);
         if good >= enough && deadline.is_none() {
-            deadline = Some(tokio::time::Instant::now() + straggler);
+            deadline = Some(Instant::now() + patience(began.elapsed()));
         }
     }
 }
@@ -53,5 +80,21 @@ mod tests {
         assert_eq!(gather(calls([1, 20, 40]), 2, straggler).await.len(), 3);
         assert_eq!(gather(calls([1, 20, 5_000]), 2, straggler).await.len(), 2);
         assert_eq!(gather(calls([1, 20, 5_000]), 3, straggler).await.len(), 3);
+    }
+
+    /// Goal: a reader's patience is measured by those who answered, within its bounds. Method: paused time; the third is in
+    /// time or not, for quick and for slow others.
+    #[tokio::test(start_paused = true)]
+    async fn readers_wait_as_long_as_the_others_took() {
+        for (others, third, answers) in
+            [(1, 45, 3), (1, 60, 2), (100, 290, 3), (100, 310, 2), (900, 2_100, 2)]
+        {
+            let calls = [others, others, third].map(|ms| async move {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                Ok::<u64, ()>(ms)
+            });
+            let found = gather_soon(calls, 2, Duration::from_secs(1)).await;
+            assert_eq!(found.len(), answers, "{others} ms, then {third} ms");
+        }
     }
 }

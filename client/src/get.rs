@@ -1,42 +1,33 @@
-//! `get`: looks up what is wanted, fetches it in spans, a few at a time, and writes it in order.
+//! `get`: looks up what is wanted, fetches it ahead of the disk, and writes it in order.
 //!
-//! Memory: four spans of at most 4 MiB of sealed chunks, with the columns they are made from.
+//! Memory: what [`Ahead`] says, and the plain bytes of a few spans that wait for the disk.
 
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _};
-use tallow_seal::catalog::{Catalog, within};
+use bytes::Bytes as Payload;
 use tallow_seal::chunk::ChunkRef;
 use tallow_seal::entry::{ChunkList, Content, Entry, Kind};
 use tallow_seal::path::BlobPath;
 use tallow_types::codec::decode;
-use tallow_types::unit::LeafIndex;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::mpsc;
 
+use crate::ahead::{Ahead, dropped};
 use crate::book::Book;
-use crate::client::Client;
+use crate::client::{Client, Whose};
+use crate::entries::{Entries, Sum};
 use crate::error::{GetError, SessionError};
 use crate::fetch::{Fetcher, Under};
 use crate::progress::{Progress, Stage};
 use crate::report::GetReport;
 use crate::target::{GetOptions, GetTarget, Target};
 
-/// Sealed bytes that are fetched at once, unless a single chunk has more.
-const SPAN_MAX: u32 = 4 << 20;
-/// Spans on their way at once.
-const SPANS_AHEAD: usize = 4;
-/// A gap between wanted chunks that is fetched along.
-const GAP_MAX: u32 = 64 << 10;
-
-/// Neighbouring chunks of one stripe, with the file that each is of.
-struct Span {
-    leaf: LeafIndex,
-    chunks: Vec<(usize, ChunkRef)>,
-    first: u32,
-    end: u32,
-}
+/// Spans that wait for the disk at most.
+const WRITES_WAITING: usize = 2;
+/// Files that are looked up and fetched together: memory is bounded by it however many there are.
+const WINDOW: usize = 8192;
 
 /// One file to write.
 struct Wanted {
@@ -58,15 +49,27 @@ impl Client {
         progress: Arc<dyn Progress>,
     ) -> Result<GetReport, GetError> {
         progress.stage(Stage::Connecting);
-        let (book, fetcher, _) = self.inner.view(progress.clone()).await?;
+        let (book, fetcher, _) = self.inner.view(progress.clone(), Whose::Quorum).await?;
+        let fetcher = Arc::new(fetcher);
         let GetTarget::Path(to) = to;
-        let found = lookup(&book.catalog, from)?;
-        let mut target = prepare(&found, from, to, options)?;
+        let mut found = lookup(&book.entries, from)?;
+        let mut target = prepare(&book.entries, from, to, options)?;
         progress.stage(Stage::Fetching);
+        let all = total(&book.entries, from)?;
+        progress.expect(all.files, all.bytes);
         let mut report = GetReport::default();
         let mut files = Vec::new();
         let prefix = if from.is_empty() { 0 } else { from.len() + 1 };
-        for (path, entry) in found {
+        loop {
+            let next = found.next().transpose()?;
+            if files.len() >= WINDOW || next.is_none() {
+                // In the order of the stripes, so that files that share one are fetched together.
+                files
+                    .sort_by_key(|file: &Wanted| file.chunks.first().map(|chunk| (chunk.leaf, chunk.offset)));
+                let window = std::mem::take(&mut files);
+                target = write_files(&fetcher, &book, window, target, &progress, &mut report).await?;
+            }
+            let Some((path, entry)) = next else { break };
             let relative = path.as_str().get(prefix..).unwrap_or_default().to_owned();
             match &entry.kind {
                 Kind::Dir => {
@@ -83,11 +86,6 @@ impl Client {
                 }
             }
         }
-        let bytes = files.iter().map(|file| file.entry.size().get()).sum();
-        progress.expect(files.len() as u64, bytes);
-        // In the order of the stripes, so that files that share one are fetched together.
-        files.sort_by_key(|file| file.chunks.first().map(|chunk| (chunk.leaf, chunk.offset)));
-        let target = write_files(&fetcher, &book, files, target, &progress, &mut report).await?;
         let finished = blocking(move || target.finish()).await??;
         report.notes = finished;
         report.bad = fetcher.blames();
@@ -106,16 +104,17 @@ impl Client {
         progress: Arc<dyn Progress>,
     ) -> Result<GetReport, GetError> {
         progress.stage(Stage::Connecting);
-        let (book, fetcher, _) = self.inner.view(progress.clone()).await?;
-        let path = BlobPath::parse(from).map_err(|_| missing(&book.catalog, from))?;
-        let entry = book.catalog.get(&path);
+        let (book, fetcher, _) = self.inner.view(progress.clone(), Whose::Quorum).await?;
+        let fetcher = Arc::new(fetcher);
+        let path = BlobPath::parse(from).map_err(|_| missing(&book.entries, from))?;
+        let entry = book.entries.get(path.as_str())?;
         let not_a_file = |what| GetError::NotAFile { path: from.to_owned(), what, wanted: "streamed" };
-        let content = match entry.map(|entry| &entry.kind) {
+        let content = match entry.as_ref().map(|entry| &entry.kind) {
             Some(Kind::File(content)) => content,
             Some(Kind::Dir) => return Err(not_a_file("folder")),
             Some(Kind::Symlink(_)) => return Err(not_a_file("link")),
-            None if within(&book.catalog, &path).next().is_some() => return Err(not_a_file("folder")),
-            None => return Err(missing(&book.catalog, from)),
+            None if book.entries.is_there(path.as_str())? => return Err(not_a_file("folder")),
+            None => return Err(missing(&book.entries, from)),
         };
         let size = content.size().get();
         let range = range.unwrap_or(0..size);
@@ -137,8 +136,8 @@ impl Client {
             let chunks = chunks_of(&fetcher, &book, content).await.map_err(named(from))?;
             let (chunks, mut skip) = cut_range(chunks, &range);
             let mut left = range.end.saturating_sub(range.start);
-            let mut spans = spans(vec![chunks], &fetcher, &book);
-            while let Some(plain) = spans.try_next().await.map_err(named(from))? {
+            let mut ahead = Ahead::new(vec![chunks], fetcher.clone(), book.clone());
+            while let Some(plain) = ahead.next().await.map_err(named(from))? {
                 for (_, bytes) in plain {
                     let begin = usize::try_from(skip).unwrap_or(0).min(bytes.len());
                     let end =
@@ -178,36 +177,56 @@ fn named(path: &str) -> impl FnOnce(SessionError) -> GetError {
     }
 }
 
-/// Everything at or below a path.
-pub(crate) fn lookup<'a>(
-    catalog: &'a Catalog,
+/// Everything at or below a path, in order.
+pub(crate) fn lookup(
+    entries: &Entries,
     from: &str,
-) -> Result<Vec<(&'a BlobPath, &'a Entry)>, GetError> {
-    if from.is_empty() {
-        return Ok(catalog.iter().collect());
+) -> Result<impl Iterator<Item = Result<(BlobPath, Entry), GetError>> + Send + use<>, GetError> {
+    if !from.is_empty() && (BlobPath::parse(from).is_err() || !entries.is_there(from)?) {
+        return Err(missing(entries, from));
     }
-    let path = BlobPath::parse(from).map_err(|_| missing(catalog, from))?;
-    let found: Vec<_> = within_owned(catalog, &path);
-    if found.is_empty() { Err(missing(catalog, from)) } else { Ok(found) }
+    Ok(entries.within(from)?.map(|item| item.map_err(GetError::from)))
 }
 
-fn within_owned<'a>(catalog: &'a Catalog, path: &BlobPath) -> Vec<(&'a BlobPath, &'a Entry)> {
-    let itself = catalog.get_key_value(path);
-    let first = format!("{}/", path.as_str());
-    let from = (std::ops::Bound::Included(first.as_str()), std::ops::Bound::Unbounded);
-    let below = catalog.range::<str, _>(from).take_while(|(other, _)| other.is_within(path));
-    itself.into_iter().chain(below).collect()
+/// What is at a path and below it, all together.
+fn total(entries: &Entries, from: &str) -> Result<Sum, GetError> {
+    let mut sum = entries.sum(from)?;
+    if let Some(own) = entries.get(from)?
+        && let Kind::File(content) = own.kind
+    {
+        sum.files += 1;
+        sum.bytes += content.size().get();
+    }
+    Ok(sum)
 }
 
-/// The error for a path that is not there, with the nearest names that are.
-pub(crate) fn missing(catalog: &Catalog, from: &str) -> GetError {
-    let mut near: Vec<(usize, &str)> = catalog
-        .keys()
-        .map(|path| (distance(path.as_str(), from), path.as_str()))
-        .filter(|(distance, _)| *distance <= 2)
-        .collect();
+/// Names that are compared with one that is not there.
+const NEAR_MAX: usize = 10_000;
+
+/// The error for a path that is not there, with the nearest names that are, of those in the deepest folder above it that is.
+pub(crate) fn missing(entries: &Entries, from: &str) -> GetError {
+    let is_folder = |folder: &str| folder.is_empty() || entries.sum(folder).is_ok_and(|sum| sum.entries > 0);
+    let mut folder = from;
+    let mut wanted = from;
+    while !folder.is_empty() {
+        wanted = folder;
+        folder = folder.rfind('/').map_or("", |at| &folder[..at]);
+        if is_folder(folder) {
+            break;
+        }
+    }
+    let mut near: Vec<(usize, String)> = Vec::new();
+    if let Ok(mut children) = entries.children(folder) {
+        for _ in 0..NEAR_MAX {
+            let Ok(Some(child)) = children.next(entries) else { break };
+            let distance = distance(&child.path, wanted);
+            if distance <= 2 {
+                near.push((distance, child.path));
+            }
+        }
+    }
     near.sort_unstable();
-    let near = near.into_iter().take(3).map(|(_, path)| path.to_owned()).collect();
+    let near = near.into_iter().take(3).map(|(_, path)| path).collect();
     GetError::NotFound { path: from.to_owned(), near }
 }
 
@@ -231,15 +250,11 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Checks the target before anything is fetched.
-fn prepare(
-    found: &[(&BlobPath, &Entry)],
-    from: &str,
-    to: PathBuf,
-    options: GetOptions,
-) -> Result<Target, GetError> {
-    match found {
-        [(path, entry)] if path.as_str() == from && entry.kind != Kind::Dir => {
-            let to = if to.is_dir() { to.join(path.name()) } else { to };
+fn prepare(entries: &Entries, from: &str, to: PathBuf, options: GetOptions) -> Result<Target, GetError> {
+    match entries.get(from)? {
+        Some(entry) if entry.kind != Kind::Dir => {
+            let name = from.rsplit('/').next().unwrap_or(from);
+            let to = if to.is_dir() { to.join(name) } else { to };
             Target::file(to, options.force)
         }
         _ => Target::folder(to, options.force),
@@ -254,7 +269,7 @@ async fn chunks_of(fetcher: &Fetcher, book: &Book, content: &Content) -> Result<
         Content::Lists { lists, .. } => {
             let mut all = Vec::new();
             for list in lists.iter() {
-                let row = row_of(book, list.leaf)?;
+                let row = book.row(list.leaf).ok_or_else(|| dropped(list.leaf))?;
                 for bytes in fetcher.chunks(&row.into(), &[*list], Under::Catalog).await? {
                     let list: ChunkList = decode(&bytes).map_err(|error| SessionError::Damaged {
                         what: "a list of chunks".into(),
@@ -266,13 +281,6 @@ async fn chunks_of(fetcher: &Fetcher, book: &Book, content: &Content) -> Result<
             Ok(all)
         }
     }
-}
-
-fn row_of(book: &Book, leaf: LeafIndex) -> Result<&crate::stripes::Row, SessionError> {
-    book.row(leaf).ok_or_else(|| SessionError::Damaged {
-        what: format!("leaf {leaf}"),
-        reason: "the catalog names a stripe that was dropped".into(),
-    })
 }
 
 /// The chunks that hold a range, and how many bytes of the first lie before it.
@@ -291,50 +299,10 @@ fn cut_range(chunks: Vec<ChunkRef>, range: &Range<u64>) -> (Vec<ChunkRef>, u64) 
     (kept, skip)
 }
 
-/// Groups chunks, in their order, into spans.
-fn group(files: Vec<Vec<ChunkRef>>) -> Vec<Span> {
-    let mut spans: Vec<Span> = Vec::new();
-    for (file, chunks) in files.into_iter().enumerate() {
-        for chunk in chunks {
-            let (begin, end) = (chunk.offset, chunk.offset + chunk.sealed_len);
-            match spans.last_mut() {
-                Some(span)
-                    if span.leaf == chunk.leaf
-                        && begin >= span.end
-                        && begin - span.end <= GAP_MAX
-                        && end - span.first <= SPAN_MAX =>
-                {
-                    span.end = end;
-                    span.chunks.push((file, chunk));
-                }
-                _ => spans.push(Span { leaf: chunk.leaf, chunks: vec![(file, chunk)], first: begin, end }),
-            }
-        }
-    }
-    spans
-}
-
-type Plain = Vec<(usize, Vec<u8>)>;
-
-/// The plain chunks of files in order, fetched a few spans ahead.
-fn spans<'a>(
-    files: Vec<Vec<ChunkRef>>,
-    fetcher: &'a Fetcher,
-    book: &'a Book,
-) -> impl futures::Stream<Item = Result<Plain, SessionError>> + Unpin + 'a {
-    let fetched = futures::stream::iter(group(files)).map(move |span| async move {
-        let row = row_of(book, span.leaf)?;
-        let refs: Vec<ChunkRef> = span.chunks.iter().map(|(_, chunk)| *chunk).collect();
-        let plain = fetcher.chunks(&row.into(), &refs, Under::Catalog).await?;
-        Ok(span.chunks.iter().map(|(file, _)| *file).zip(plain).collect())
-    });
-    Box::pin(fetched.buffered(SPANS_AHEAD))
-}
-
 /// Fetches and writes files in the order given.
 async fn write_files(
-    fetcher: &Fetcher,
-    book: &Book,
+    fetcher: &Arc<Fetcher>,
+    book: &Arc<Book>,
     mut files: Vec<Wanted>,
     mut target: Target,
     progress: &Arc<dyn Progress>,
@@ -354,9 +322,11 @@ async fn write_files(
         progress.blob(&file.relative);
     }
     let mut current: Option<usize> = None;
-    let mut spans = spans(lists, fetcher, book);
+    let mut ahead = Ahead::new(lists, fetcher.clone(), book.clone());
+    let (queue, steps) = mpsc::channel(WRITES_WAITING);
+    let writing = tokio::task::spawn_blocking(move || perform(target, steps));
     loop {
-        let next = spans.try_next().await;
+        let next = ahead.next().await;
         let name = || current.and_then(|at| files.get(at)).map_or("a file", |file| file.relative.as_str());
         let Some(plain) = next.map_err(named(name()))? else { break };
         let mut work: Vec<Step> = Vec::new();
@@ -375,23 +345,30 @@ async fn write_files(
                 progress.blob(&files[file].relative);
             }
         }
-        target = blocking(move || perform(target, work)).await??;
+        if queue.send(work).await.is_err() {
+            // The writer failed, and says why.
+            break;
+        }
     }
-    Ok(target)
+    drop(queue);
+    writing.await.map_err(|error| SessionError::Internal(error.to_string()))?
 }
 
 enum Step {
     Begin(String, Entry),
-    Write(Vec<u8>),
+    Write(Payload),
     End,
 }
 
-fn perform(mut target: Target, work: Vec<Step>) -> Result<Target, GetError> {
-    for step in work {
-        match step {
-            Step::Begin(relative, entry) => target.begin(&relative, entry)?,
-            Step::Write(bytes) => target.write(&bytes)?,
-            Step::End => target.end()?,
+/// Writes what comes until nothing comes any more. Runs on a thread that may block.
+fn perform(mut target: Target, mut steps: mpsc::Receiver<Vec<Step>>) -> Result<Target, GetError> {
+    while let Some(work) = steps.blocking_recv() {
+        for step in work {
+            match step {
+                Step::Begin(relative, entry) => target.begin(&relative, entry)?,
+                Step::Write(bytes) => target.write(&bytes)?,
+                Step::End => target.end()?,
+            }
         }
     }
     Ok(target)
@@ -401,6 +378,7 @@ fn perform(mut target: Target, work: Vec<Step>) -> Result<Target, GetError> {
 mod tests {
     use super::*;
     use tallow_seal::chunk::ChunkId;
+    use tallow_types::unit::LeafIndex;
 
     fn chunk(leaf: u64, offset: u32, len: u32) -> ChunkRef {
         ChunkRef {
@@ -422,20 +400,6 @@ mod tests {
             let (chunks, skipped) = cut_range(all(), &range);
             assert_eq!((chunks.len(), skipped), (kept, skip), "{range:?}");
         }
-    }
-
-    /// Goal: spans stay in one stripe, in order and in bounds, and lose nothing. Method: neighbours, gaps, other stripes.
-    #[test]
-    fn spans_group_neighbours() {
-        let files = vec![
-            vec![chunk(0, 0, 100), chunk(0, 100, 100)],
-            vec![chunk(0, 200 + GAP_MAX, 10), chunk(0, 211 + 2 * GAP_MAX, 10), chunk(0, 0, 5)],
-            vec![chunk(1, 0, SPAN_MAX), chunk(1, SPAN_MAX, 1)],
-        ];
-        let spans = group(files);
-        let sizes: Vec<_> = spans.iter().map(|span| (span.leaf.get(), span.chunks.len())).collect();
-        assert_eq!(sizes, [(0, 3), (0, 1), (0, 1), (1, 1), (1, 1)]);
-        assert_eq!(spans[0].chunks[2].0, 1);
     }
 
     /// Goal: near names are offered, far ones are not. Method: a small catalog's distances.

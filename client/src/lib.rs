@@ -9,20 +9,26 @@
 //!
 //! [`Transport`]: tallow_net::Transport
 
+mod ahead;
 mod base;
 mod book;
 mod chain;
 mod client;
+mod damage;
 mod db;
+mod entries;
 mod error;
 mod fetch;
 mod gather;
 mod get;
+mod hedge;
 mod identity;
 mod judge;
 pub mod lease;
+mod list;
 mod ops;
 mod options;
+mod pace;
 mod place;
 mod progress;
 mod put;
@@ -32,12 +38,14 @@ mod source;
 mod stripes;
 mod sync;
 mod target;
+mod unpack;
 mod write;
 
 pub use base::{Answer, Step, Walk};
 pub use client::Client;
 pub use error::{Blame, Explain, GetError, Kind, LedgerError, LocalError, PutError, SessionError};
 pub use identity::{Identity, device_number};
+pub use list::Listing;
 pub use options::{Access, Clock, ContractPlan, Options, Tuning, WallClock};
 pub use progress::{Progress, Silent, Stage};
 pub use report::{

@@ -1,27 +1,27 @@
 //! Listing, health, removing, money, repair and restore.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tallow_ledger::{key, record};
 use tallow_market::quote::{self, Funds, LaneCost};
-use tallow_seal::entry::{Content, Entry, Kind};
-use tallow_seal::path::BlobPath;
+use tallow_seal::entry::{Content, Kind};
 use tallow_types::id::AccountId;
 use tallow_types::tx::Action;
 use tallow_types::unit::{Bytes, DurationMs, Epoch, Fuel, FuelPerMibEpoch, TimeMs};
 use tokio::sync::oneshot;
 
-use crate::book::{Book, content_leaves};
-use crate::client::{Client, Sight, gone};
+use crate::book::Book;
+use crate::client::{Client, Sight, Whose, gone};
+use crate::damage::{Harm, damaged};
 use crate::error::{Explain as _, GetError, PutError, SessionError};
 use crate::get::lookup;
+use crate::list::{Listing, content_leaves, folder, listed};
 use crate::place::{ceiling, suited};
 use crate::progress::{Progress, Silent, Stage};
 use crate::put::Active;
 use crate::report::{
-    Balance, ContractReport, Listed, ListedKind, Paid, Quote, RepairReport, RestoreReport, RmReport,
-    SlotReport, Stat,
+    Balance, ContractReport, Listed, Paid, Quote, RepairReport, RestoreReport, RmReport, SlotReport, Stat,
 };
 use crate::write::committer::{Command, Extent};
 use crate::write::group::Finish;
@@ -36,32 +36,36 @@ impl Client {
     /// # Errors
     /// The path isn't there, or the catalog can't be read.
     pub async fn ls(&self, prefix: &str, recursive: bool) -> Result<Vec<Listed>, GetError> {
-        let (book, ..) = self.inner.view(silent()).await?;
-        let found = lookup(&book.catalog, prefix)?;
-        if recursive {
-            return Ok(found.into_iter().map(|(path, entry)| listed(path.as_str(), entry)).collect());
-        }
-        Ok(children(prefix, &found))
+        self.list(prefix, recursive).await?.collect()
     }
 
-    /// What is known of one path, with the health of the contract that holds it.
+    /// The same one by one, as it is at this moment: what it takes does not depend on how much there is.
+    ///
+    /// # Errors
+    /// The path isn't there, or the catalog can't be read.
+    pub async fn list(&self, prefix: &str, recursive: bool) -> Result<Listing, GetError> {
+        let (book, ..) = self.inner.view(silent(), Whose::Quorum).await?;
+        Listing::new(book, prefix, recursive)
+    }
+
+    /// What is known of one path, with the health of the contract that holds it. A folder is walked.
     ///
     /// # Errors
     /// The path isn't there, or the catalog can't be read.
     pub async fn stat(&self, path: &str) -> Result<Stat, GetError> {
-        let (book, _, sight) = self.inner.view(silent()).await?;
-        let found = lookup(&book.catalog, path)?;
-        let entry = match found.first() {
-            Some((first, entry)) if first.as_str() == path => listed(path, entry),
-            _ => folder(path, &found),
+        let (book, _, sight) = self.inner.view(silent(), Whose::Everybody).await?;
+        let found = lookup(&book.entries, path)?;
+        let entry = match book.entries.get(path)? {
+            Some(entry) => listed(path, &entry),
+            None => folder(path, &book.entries.sum(path)?),
         };
         let (mut files, mut bytes, mut inline, mut leaves) = (0, 0, 0, BTreeSet::new());
-        for (_, entry) in &found {
-            let Kind::File(content) = &entry.kind else { continue };
+        for item in found {
+            let Kind::File(content) = item?.1.kind else { continue };
             files += 1;
             bytes += content.size().get();
             inline += u64::from(matches!(content, Content::Inline(_)));
-            leaves.extend(content_leaves(content));
+            leaves.extend(content_leaves(&content));
         }
         let contract = self.report(&book, &sight).await?;
         Ok(Stat { entry, files, bytes, stripes: leaves.len() as u64, inline, contract })
@@ -73,10 +77,10 @@ impl Client {
     /// There is none, or it can't be reached.
     pub async fn contract(&self) -> Result<ContractReport, SessionError> {
         // Health must be told even when the catalog can't be read any more.
-        match self.inner.view(silent()).await {
+        match self.inner.view(silent(), Whose::Everybody).await {
             Ok((book, _, sight)) => self.report(&book, &sight).await,
             Err(SessionError::Unreadable { .. }) => {
-                let sight = self.inner.sight().await?;
+                let sight = self.inner.sight(Whose::Everybody).await?;
                 self.report(&Book::default(), &sight).await
             }
             Err(error) => Err(error),
@@ -92,6 +96,10 @@ impl Client {
         let seeders = self.inner.chain.seeders_of(&ids).await?;
         let newest = sight.newest.as_ref().map(|signed| signed.commit.hash());
         let commit = sight.newest.as_ref().map(|signed| &signed.commit);
+        let here: Vec<_> = sight.seats.iter().filter(|seat| sight.has_answered(seat.slot)).cloned().collect();
+        let straggler = self.inner.options.tuning.straggler;
+        let told = damaged(&self.inner.caller, contract.id, &here, straggler).await;
+        let harm = Harm::new(book, told);
         let mut slots = Vec::new();
         for slot in profile.slot_indices() {
             let lane = contract.lane(slot);
@@ -107,6 +115,7 @@ impl Client {
                 online: answer.is_some(),
                 current: answer.is_some() && signed.map(|signed| signed.commit.hash()) == newest,
                 missing,
+                damaged: harm.slices_of(slot),
                 bytes: commit
                     .and_then(|commit| commit.slots.get(usize::from(slot.get())))
                     .map_or(Bytes::ZERO, |state| state.bytes),
@@ -134,7 +143,7 @@ impl Client {
             held,
             healthy,
             width,
-            can_lose: width.min(healthy).saturating_sub(profile.data()),
+            can_lose: width.min(healthy).min(harm.narrowest).saturating_sub(profile.data()),
             commit: commit.map(tallow_types::commit::Commit::rank),
             stripes: book.rows.live(),
             stored: Bytes::new(
@@ -158,9 +167,9 @@ impl Client {
         let writer = self.inner.writer().await?;
         let _active = Active::begin(&writer.works.active);
         writer.ready().await?;
-        let (book, ..) = self.inner.view(silent()).await?;
-        let found = lookup(&book.catalog, path)?;
-        let is_single = found.len() == 1 && found.first().is_some_and(|(first, _)| first.as_str() == path);
+        let (book, ..) = self.inner.view(silent(), Whose::Quorum).await?;
+        let found = lookup(&book.entries, path)?;
+        let is_single = book.entries.sum(path)?.entries == 0;
         if !recursive && !is_single {
             return Err(GetError::NotAFile {
                 path: path.to_owned(),
@@ -168,12 +177,14 @@ impl Client {
                 wanted: "removed alone",
             });
         }
-        let bytes = found
-            .iter()
-            .filter(|(_, entry)| matches!(entry.kind, Kind::File(_)))
-            .map(|(_, entry)| entry.size().get())
-            .sum();
-        let changes: Vec<_> = found.iter().map(|(path, _)| ((*path).clone(), None)).collect();
+        let (mut changes, mut bytes) = (Vec::new(), 0);
+        for item in found {
+            let (path, entry) = item?;
+            if let Kind::File(content) = &entry.kind {
+                bytes += content.size().get();
+            }
+            changes.push((path, None));
+        }
         let entries = changes.len() as u64;
         let (reply, answer) = oneshot::channel();
         writer
@@ -317,11 +328,9 @@ impl Client {
         let (mut files, mut bytes) = (0, 0);
         if contracts.contains(&self.inner.contract) {
             progress.stage(Stage::Fetching);
-            let (book, ..) = self.inner.view(progress).await?;
-            for entry in book.catalog.values().filter(|entry| matches!(entry.kind, Kind::File(_))) {
-                files += 1;
-                bytes += entry.size().get();
-            }
+            let (book, ..) = self.inner.view(progress, Whose::Quorum).await?;
+            let all = book.entries.sum("")?;
+            (files, bytes) = (all.files, all.bytes);
         }
         Ok(RestoreReport { balance, contracts, files, bytes })
     }
@@ -338,113 +347,4 @@ fn session_of(error: PutError) -> GetError {
         PutError::Session(inner) => inner,
         other => SessionError::Shared { text: other.to_string(), kind: other.kind(), hint: other.hint() },
     })
-}
-
-fn listed(path: &str, entry: &Entry) -> Listed {
-    let kind = match &entry.kind {
-        Kind::File(_) => ListedKind::File,
-        Kind::Dir => ListedKind::Folder,
-        Kind::Symlink(target) => ListedKind::Link(String::from_utf8_lossy(target.as_bytes()).into_owned()),
-    };
-    let modified = entry.modified;
-    Listed {
-        path: path.to_owned(),
-        kind,
-        size: entry.size().get(),
-        mtime_ms: modified
-            .seconds()
-            .saturating_mul(1000)
-            .saturating_add(i64::from(modified.nanos() / 1_000_000)),
-        mode: entry.mode.bits(),
-        stored_at: entry.stored_at,
-    }
-}
-
-/// A folder that has no entry of its own, from what is below it.
-fn folder(path: &str, found: &[(&BlobPath, &Entry)]) -> Listed {
-    let newest =
-        found.iter().map(|(path, entry)| listed(path.as_str(), entry)).max_by_key(|entry| entry.mtime_ms);
-    Listed {
-        path: path.to_owned(),
-        kind: ListedKind::Folder,
-        size: found.iter().map(|(_, entry)| entry.size().get()).sum(),
-        mtime_ms: newest.as_ref().map_or(0, |entry| entry.mtime_ms),
-        mode: 0o700,
-        stored_at: newest.map_or(TimeMs::ZERO, |entry| entry.stored_at),
-    }
-}
-
-/// The direct children of a folder, or the blob itself. Folders show the size of what is in them.
-fn children(prefix: &str, found: &[(&BlobPath, &Entry)]) -> Vec<Listed> {
-    let skip = if prefix.is_empty() { 0 } else { prefix.len() + 1 };
-    let mut groups: BTreeMap<&str, Vec<(&BlobPath, &Entry)>> = BTreeMap::new();
-    for (path, entry) in found {
-        let Some(rest) = path.as_str().get(skip..) else {
-            if entry.kind != Kind::Dir {
-                return vec![listed(path.as_str(), entry)];
-            }
-            continue;
-        };
-        let end = rest.find('/').map_or(path.as_str().len(), |at| skip + at);
-        groups.entry(&path.as_str()[..end]).or_default().push((path, entry));
-    }
-    let one = |(name, group): (&str, Vec<(&BlobPath, &Entry)>)| match group.first() {
-        Some((path, entry)) if path.as_str() == name => {
-            let below = group.iter().skip(1).map(|(_, entry)| entry.size().get()).sum::<u64>();
-            let mut own = listed(name, entry);
-            own.size += below;
-            own
-        }
-        _ => folder(name, &group),
-    };
-    groups.into_iter().map(one).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::get::missing;
-    use tallow_seal::catalog::Catalog;
-    use tallow_seal::entry::{FileTime, Mode};
-    use tallow_types::codec::Bounded;
-
-    fn catalog(paths: &[&str]) -> Catalog {
-        let entry = |kind| Entry {
-            kind,
-            modified: FileTime::default(),
-            mode: Mode::from_system(0o644),
-            stored_at: TimeMs::ZERO,
-        };
-        paths
-            .iter()
-            .map(|path| {
-                let (path, kind) = match path.strip_suffix('/') {
-                    Some(path) => (path, Kind::Dir),
-                    None => (*path, Kind::File(Content::Inline(Bounded::new(vec![0; 5]).expect("small")))),
-                };
-                (BlobPath::parse(path).expect("valid"), entry(kind))
-            })
-            .collect()
-    }
-
-    /// Goal: children are shown once each, folders with or without an entry of their own. Method: names that sort between.
-    #[test]
-    fn children_are_grouped() {
-        let catalog = catalog(&["a/", "a.b", "a/x", "a/y/z", "c/d"]);
-        let names = |prefix: &str| {
-            let found = lookup(&catalog, prefix).expect("is there");
-            let listed = children(prefix, &found);
-            listed.into_iter().map(|one| (one.path, one.size, one.kind)).collect::<Vec<_>>()
-        };
-        let (file, folder) = (ListedKind::File, ListedKind::Folder);
-        let own = |name: &str, size, kind: &ListedKind| (name.to_owned(), size, kind.clone());
-        assert_eq!(names(""), [own("a", 10, &folder), own("a.b", 5, &file), own("c", 5, &folder)]);
-        assert_eq!(names("a"), [own("a/x", 5, &file), own("a/y", 5, &folder)]);
-        assert_eq!(names("a/x"), [own("a/x", 5, &file)]);
-        for (path, is_there) in [("c", true), ("b", false), ("a/", false)] {
-            assert_eq!(lookup(&catalog, path).is_ok(), is_there);
-        }
-        let missed = missing(&catalog, "a.c");
-        assert!(matches!(missed, GetError::NotFound { near, .. } if near.contains(&"a.b".to_owned())));
-    }
 }

@@ -24,7 +24,8 @@ use crate::progress::{Progress, Stage};
 use crate::report::{PutReport, Skipped};
 use crate::source::{Found, Item, Modified, RootError, Source, Walker, Watched, What};
 use crate::write::committer::{Command, Extent, Look};
-use crate::write::group::{Draft, DraftKind, Finish};
+use crate::write::group::{Draft, DraftKind, Finish, STEP_MAX};
+use crate::write::packer::Usage;
 use crate::write::sealing::{Sealing, Ticket};
 
 /// Counts a put or removal as under way for as long as it lives.
@@ -56,10 +57,13 @@ impl Client {
     /// Stores a file, a folder or a stream at a path. A folder's content goes below the path; what was there and is not in
     /// the source stays. An empty path puts a folder's content at the top.
     ///
-    /// Dropping the future interrupts: nothing is visible, and the same call goes on where it stopped.
+    /// A source of at most 32,768 entries becomes visible as a whole. A larger one does in steps of so many, in the order of
+    /// the walk: each is acknowledged before the next, and folders come before what is in them.
+    ///
+    /// Dropping the future interrupts: nothing of the present step is visible, and the same call goes on where it stopped.
     ///
     /// # Errors
-    /// See [`PutError`]. Nothing of the source is visible then.
+    /// See [`PutError`]. Nothing of the present step is visible then.
     pub async fn put(
         &self,
         source: Source,
@@ -82,17 +86,19 @@ impl Client {
         let _leash = Leash(stop.clone());
         let usage = writer.works.packer.usage();
         let reading = Reading {
+            writer: writer.clone(),
             progress: progress.clone(),
             stop,
             now: self.inner.options.clock.now(),
             sizes: sizes(&writer),
             window: Window::default(),
             sealing: Sealing::new(writer.works.clone(), usage.clone()),
+            usage,
             report: PutReport::default(),
             changes: Vec::new(),
             coming: Vec::new(),
         };
-        let (changes, mut report) = blocking(move || reading.run(source, to)).await??;
+        let (changes, usage, mut report) = blocking(move || reading.run(source, to)).await??;
         progress.stage(Stage::Committing);
         let (reply, answer) = oneshot::channel();
         let finish = Command::Finish(Finish { changes, usage: Some(usage), reply });
@@ -204,12 +210,14 @@ type Changes = Vec<(BlobPath, Option<Draft>)>;
 
 /// The reading side of one put.
 struct Reading {
+    writer: Writer,
     progress: Arc<dyn Progress>,
     stop: Arc<AtomicBool>,
     now: TimeMs,
     sizes: Sizes,
     window: Window,
     sealing: Sealing,
+    usage: Arc<Usage>,
     report: PutReport,
     changes: Changes,
     /// Changes whose chunks are still being sealed.
@@ -238,7 +246,11 @@ impl From<PutError> for Unread {
 }
 
 impl Reading {
-    fn run(mut self, source: Source, to: Option<BlobPath>) -> Result<(Changes, PutReport), PutError> {
+    fn run(
+        mut self,
+        source: Source,
+        to: Option<BlobPath>,
+    ) -> Result<(Changes, Arc<Usage>, PutReport), PutError> {
         match source {
             Source::Reader { reader, mode } => {
                 let path = to.ok_or_else(|| PutError::BadPath {
@@ -256,6 +268,9 @@ impl Reading {
             }
             Source::Path(root) => {
                 for found in walk(&root)? {
+                    if self.changes.len() >= STEP_MAX {
+                        self.step()?;
+                    }
                     match found {
                         Found::Skipped(skipped) => self.report.skipped.push(skipped),
                         Found::Item(item) => self.item(item, to.as_ref())?,
@@ -263,15 +278,34 @@ impl Reading {
                 }
             }
         }
-        let mut placed = self.sealing.finish()?;
-        for (change, ticket) in self.coming {
+        let (changes, usage) = self.sealed()?;
+        Ok((changes, usage, self.report))
+    }
+
+    /// What was read since the last time, once its chunks are packed, and what keeps these.
+    fn sealed(&mut self) -> Result<(Changes, Arc<Usage>), PutError> {
+        let works = &self.writer.works;
+        let usage = std::mem::replace(&mut self.usage, works.packer.usage());
+        let sealing = std::mem::replace(&mut self.sealing, Sealing::new(works.clone(), self.usage.clone()));
+        let (mut placed, mut changes) = (sealing.finish()?, std::mem::take(&mut self.changes));
+        for (change, ticket) in self.coming.drain(..) {
             let found = placed.remove(&ticket).unwrap_or_default();
             self.report.reused += found.reused;
-            if let Some((_, Some(draft))) = self.changes.get_mut(change) {
+            if let Some((_, Some(draft))) = changes.get_mut(change) {
                 draft.what = DraftKind::Chunks(found.chunks);
             }
         }
-        Ok((self.changes, self.report))
+        Ok((changes, usage))
+    }
+
+    /// Commits what there is so far of a large source, so that it need not be held.
+    fn step(&mut self) -> Result<(), PutError> {
+        let (changes, usage) = self.sealed()?;
+        let (reply, answer) = oneshot::channel();
+        let finish = Command::Finish(Finish { changes, usage: Some(usage), reply });
+        self.writer.commands.blocking_send(finish).map_err(|_| gone())?;
+        answer.blocking_recv().map_err(|_| gone())??;
+        Ok(())
     }
 
     fn item(&mut self, item: Item, to: Option<&BlobPath>) -> Result<(), PutError> {

@@ -120,6 +120,8 @@ pub struct SlotReport {
     pub current: bool,
     /// Slices of live stripes that it misses, as far as the repair index knows.
     pub missing: u64,
+    /// Slices of live stripes that it says are damaged on its disk.
+    pub damaged: u64,
     /// Bytes of its lane by the newest commit.
     pub bytes: Bytes,
 }

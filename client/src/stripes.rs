@@ -13,6 +13,8 @@ use tallow_types::id::{SliceRoot, StripeId};
 use tallow_types::profile::Profile;
 use tallow_types::unit::{Bytes, LeafIndex, SlotIndex};
 
+use crate::entries::Uses;
+
 /// One stripe as this client knows it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(crate) struct Row {
@@ -176,9 +178,15 @@ impl Stripes {
     /// Adds a stripe behind the last.
     pub fn push(&mut self, row: Row) -> LeafIndex {
         let leaf = self.len();
-        self.rows.push(None);
-        self.set(leaf, Some(row));
+        self.extend(Some(row));
         leaf
+    }
+
+    /// Adds a leaf behind the last, which may be a dropped one.
+    pub fn extend(&mut self, row: Option<Row>) {
+        let leaf = self.len();
+        self.rows.push(None);
+        self.set(leaf, row);
     }
 
     /// Takes back everything from this leaf on.
@@ -255,14 +263,25 @@ impl Stripes {
         }
     }
 
+    /// The catalog refers to leaves so much more or less often.
+    pub fn count_uses(&mut self, uses: &Uses) {
+        for (leaf, count) in uses {
+            self.change(*leaf, |row| row.uses = row.uses.saturating_add_signed(*count));
+        }
+    }
+
+    /// The catalog refers to nothing.
+    pub fn forget_uses(&mut self) {
+        for leaf in (0..self.len().get()).map(LeafIndex::new) {
+            if self.get(leaf).is_some_and(|row| row.uses > 0) {
+                self.change(leaf, |row| row.uses = 0);
+            }
+        }
+    }
+
     /// Leaves that are not in the local database as they are here; from now on they count as written.
     pub fn written(&mut self) -> BTreeSet<LeafIndex> {
         std::mem::take(&mut self.dirty)
-    }
-
-    /// Nothing of it is in the local database.
-    pub fn unwritten(&mut self) {
-        self.dirty = (0..self.len().get()).map(LeafIndex::new).collect();
     }
 }
 

@@ -4,27 +4,36 @@
 //! Guarantees: a book that comes out fits the commit: every lane that was learnt has the root that the commit names, and
 //! both logs were followed from the heads that it seals.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use borsh::BorshDeserialize;
+use futures::{StreamExt as _, TryStreamExt as _};
 use tallow_proofs::lane::SumTree;
-use tallow_seal::catalog::{Catalog, CatalogRecord};
+use tallow_seal::catalog::CatalogChanges;
 use tallow_seal::chunk::ChunkRef;
+use tallow_seal::entry::Entry;
 use tallow_seal::head::{HeadRef, Place, Which, open_head};
-use tallow_seal::record::{Record, RecordRoot};
+use tallow_seal::path::BlobPath;
+use tallow_seal::record::{Items, Record, RecordRoot};
 use tallow_seal::repair::{RepairIndex, RepairRecord, SlotSet};
 use tallow_types::codec::{Tagged, decode};
 use tallow_types::commit::{Commit, Leaf, SignedCommit};
+use tallow_types::id::CommitHash;
 use tallow_types::unit::{LeafIndex, SlotIndex};
 use tallow_types::wire::{Request, Response};
 
-use crate::book::{Book, Log};
-use crate::error::SessionError;
+use crate::book::Book;
+use crate::db::Db;
+use crate::entries::{self, Listed};
+use crate::error::{LocalError, SessionError};
 use crate::fetch::{Fetcher, Under};
 use crate::gather::gather;
 use crate::seats::Seat;
 use crate::stripes::Row;
 
+/// What people call the catalog's log.
+const CATALOG: &str = "the catalog";
 /// Most records of one log that a reader follows: far above what a writer leaves before it makes a snapshot.
 const LOG_MAX: usize = 1 << 16;
 
@@ -35,10 +44,19 @@ fn damaged(what: &str, reason: impl std::fmt::Display) -> SessionError {
     SessionError::Damaged { what: what.to_owned(), reason: reason.to_string() }
 }
 
-/// Brings `book` to `target`.
+/// Changes of the catalog that are held at once while it is brought forward.
+const BATCH: usize = 16 << 10;
+/// First pieces of records that are kept from the way back to the way forward. Bytes.
+const KEPT_MAX: usize = 8 << 20;
+/// Pieces that are fetched at once.
+const PIECES_AHEAD: usize = 4;
+
+/// Brings `book`, which is the one of the local database, to `target`, and the database with it. Few changes are written at
+/// once; many in batches, between which the database has no book.
 pub(crate) async fn bring(
     fetcher: &Fetcher,
-    book: Book,
+    db: &Arc<Db>,
+    mut book: Book,
     target: &SignedCommit,
     straggler: std::time::Duration,
 ) -> Result<Book, SessionError> {
@@ -60,14 +78,54 @@ pub(crate) async fn bring(
     let repaired = reader
         .follow::<RepairRecord>(repair_head, book.repair_log.head, Under::Repair, "the repair index")
         .await?;
-    let (repair_log, index) = replay_repair(repaired, &book);
+    let index = replay_repair(repaired, &mut book);
     fill_rows(&mut rows, &index);
-    let listed = reader
-        .follow::<CatalogRecord>(catalog_head, book.catalog_log.head, Under::Catalog, "the catalog")
-        .await?;
-    let (catalog_log, catalog) = replay_catalog(listed, book);
-    let rows = rows.into_iter().collect();
-    Ok(Book { commit: Some(target.clone()), catalog, catalog_log, rows, repair_log })
+    let listed = reader.walk_back(catalog_head, book.catalog_log.head).await?;
+    book.commit = Some(target.clone());
+    take_rows(&mut book, rows);
+    replay_catalog(&reader, (catalog_head, listed), db, &mut book).await?;
+    Ok(book)
+}
+
+/// Brings the book, and the local database, to a base; says whether that was another commit. If it fails the book is as it
+/// was, or none where the database has none any more.
+pub(crate) async fn bring_to(
+    fetcher: &Fetcher,
+    db: &Arc<Db>,
+    book: &mut Book,
+    base: Option<&SignedCommit>,
+    straggler: std::time::Duration,
+) -> Result<bool, SessionError> {
+    let _alone = db.bringing.lock().await;
+    if Book::newest(db)? != book.hash() {
+        *book = Book::load(db, None)?;
+    }
+    if base.map_or(CommitHash::ZERO, |signed| signed.commit.hash()) == book.hash() {
+        return Ok(false);
+    }
+    let brought = match base {
+        None => Book::none(db).map_err(SessionError::from),
+        Some(base) => bring(fetcher, db, std::mem::take(book), base, straggler).await,
+    };
+    let (now, ended) = match brought {
+        Ok(book) => (book, Ok(true)),
+        Err(error) => (Book::load(db, None).unwrap_or_default(), Err(error)),
+    };
+    *book = now;
+    ended
+}
+
+/// Brings a table of stripes to these rows, noting those that change.
+fn take_rows(book: &mut Book, rows: Vec<Option<Row>>) {
+    let stripes = book.rows_mut();
+    stripes.truncate(LeafIndex::new(rows.len() as u64));
+    for (leaf, row) in (0u64..).map(LeafIndex::new).zip(rows) {
+        if leaf == stripes.len() {
+            stripes.extend(row);
+        } else if stripes.get(leaf) != row.as_ref() {
+            stripes.set(leaf, row);
+        }
+    }
 }
 
 /// Records of a log from the newest back to one that is known or needs none before it, and whether it met `known`.
@@ -76,6 +134,15 @@ struct Followed<R> {
     records: Vec<(R, u64, BTreeSet<LeafIndex>)>,
     met_known: bool,
     head: Option<HeadRef>,
+}
+
+/// A record of the catalog that is still to be read.
+struct Ahead {
+    root: RecordRoot,
+    leaf: LeafIndex,
+    /// Its first piece, if that is small.
+    first: Option<Vec<u8>>,
+    is_snapshot: bool,
 }
 
 struct LogReader<'a> {
@@ -100,6 +167,48 @@ impl LogReader<'_> {
         found.pop().ok_or_else(|| damaged(what, "no piece came back"))
     }
 
+    /// A piece of the catalog.
+    async fn catalog_piece(&self, piece: ChunkRef) -> Result<Vec<u8>, SessionError> {
+        self.piece(&piece, Under::Catalog, CATALOG).await.map_err(named(CATALOG))
+    }
+
+    /// The roots of the catalog's log, newest first, and whether they lead to the one that is known.
+    async fn walk_back(
+        &self,
+        head: Option<HeadRef>,
+        known: Option<HeadRef>,
+    ) -> Result<(Vec<Ahead>, bool), SessionError> {
+        let (mut ahead, mut kept) = (Vec::<Ahead>::new(), 0);
+        let mut at = head;
+        while let Some(here) = at.filter(|here| Some(*here) != known) {
+            if ahead.len() >= LOG_MAX {
+                return Err(damaged(CATALOG, "its log has no end"));
+            }
+            let root = self.root(&here, Under::Catalog).await.map_err(named(CATALOG))?;
+            let root: RecordRoot = decode(&root).map_err(|error| damaged(CATALOG, error))?;
+            let mut items = Items::<BlobPath, Entry>::default();
+            let mut first = None;
+            for piece in root.pieces.iter() {
+                let bytes = self.catalog_piece(*piece).await?;
+                items.push(&bytes).map_err(|error| damaged(CATALOG, error))?;
+                first.get_or_insert(bytes);
+                if items.is_snapshot().is_some() {
+                    break;
+                }
+            }
+            let is_snapshot =
+                items.is_snapshot().ok_or_else(|| damaged(CATALOG, "a record without a head"))?;
+            let first = first.filter(|bytes| kept + bytes.len() <= KEPT_MAX);
+            kept += first.as_ref().map_or(0, Vec::len);
+            at = root.previous;
+            ahead.push(Ahead { root, leaf: here.chunk.leaf, first, is_snapshot });
+            if is_snapshot {
+                return Ok((ahead, false));
+            }
+        }
+        Ok((ahead, at.is_some()))
+    }
+
     async fn follow<R: Tagged + IsSnapshot + BorshDeserialize>(
         &self,
         head: Option<HeadRef>,
@@ -113,19 +222,13 @@ impl LogReader<'_> {
             if records.len() >= LOG_MAX {
                 return Err(damaged(what, "its log has no end"));
             }
-            let name = |error: SessionError| match error {
-                SessionError::Unreadable { have, need, failed, .. } => {
-                    SessionError::Unreadable { what: what.to_owned(), have, need, failed }
-                }
-                other => other,
-            };
-            let root = self.root(&here, under).await.map_err(name)?;
+            let root = self.root(&here, under).await.map_err(named(what))?;
             let root: RecordRoot = decode(&root).map_err(|error| damaged(what, error))?;
             let mut leaves = BTreeSet::from([here.chunk.leaf]);
             let mut pieces = Vec::with_capacity(root.pieces.len());
             for piece in root.pieces.iter() {
                 leaves.insert(piece.leaf);
-                pieces.push(self.piece(piece, under, what).await.map_err(name)?);
+                pieces.push(self.piece(piece, under, what).await.map_err(named(what))?);
             }
             let record: R = root.join(&pieces).map_err(|error| damaged(what, error))?;
             let is_snapshot = record.is_snapshot();
@@ -149,32 +252,99 @@ impl<K: Ord, V> IsSnapshot for Record<K, V> {
     }
 }
 
-fn replay<K: Ord, V>(
-    followed: Followed<Record<K, V>>,
-    known: (Log, BTreeMap<K, V>),
-) -> (Log, BTreeMap<K, V>) {
-    let (mut log, mut table) = if followed.met_known { known } else { (Log::default(), BTreeMap::new()) };
+/// Says what could not be read.
+fn named(what: &str) -> impl Fn(SessionError) -> SessionError {
+    move |error| match error {
+        SessionError::Unreadable { have, need, failed, .. } => {
+            SessionError::Unreadable { what: what.to_owned(), have, need, failed }
+        }
+        other => other,
+    }
+}
+
+/// Brings the log of the repair index forward; gives the index.
+fn replay_repair(followed: Followed<RepairRecord>, book: &mut Book) -> RepairIndex {
+    let mut index = RepairIndex::new();
+    if followed.met_known {
+        let covered =
+            book.rows.iter().filter_map(|(leaf, row)| Some((leaf, row.filter(|row| row.is_covered)?)));
+        index.extend(covered.filter_map(|(leaf, row)| Some((leaf, row.record()?))));
+    } else {
+        book.repair_log.restart();
+    }
+    let log = &mut book.repair_log;
     for (record, bytes, leaves) in followed.records.into_iter().rev() {
         if record.is_snapshot() {
-            log = Log::default();
+            log.restart();
         }
-        log.records += 1;
-        log.bytes += bytes;
-        log.leaves.extend(leaves);
-        record.apply(&mut table);
+        log.add(bytes, leaves);
+        record.apply(&mut index);
     }
     log.head = followed.head;
-    (log, table)
+    log.progress = None;
+    index
 }
 
-fn replay_catalog(followed: Followed<CatalogRecord>, book: Book) -> (Log, Catalog) {
-    replay(followed, (book.catalog_log, book.catalog))
+/// Reads the records of the catalog forward and writes what they say.
+async fn replay_catalog(
+    reader: &LogReader<'_>,
+    (head, (ahead, met_known)): (Option<HeadRef>, (Vec<Ahead>, bool)),
+    db: &Arc<Db>,
+    book: &mut Book,
+) -> Result<(), SessionError> {
+    let mut batch = CatalogChanges::new();
+    if !met_known {
+        book.begin_anew(db)?;
+        book.catalog_log.restart();
+    }
+    let mut is_whole = met_known;
+    for record in ahead.into_iter().rev() {
+        if record.is_snapshot {
+            batch.clear();
+        }
+        let leaves = record.root.pieces.iter().map(|piece| piece.leaf).chain([record.leaf]);
+        book.catalog_log.add(u64::from(record.root.length), leaves);
+        let rest: Vec<ChunkRef> =
+            record.root.pieces.iter().skip(usize::from(record.first.is_some())).copied().collect();
+        let rest = futures::stream::iter(rest).map(|piece| reader.catalog_piece(piece));
+        let first = futures::stream::iter(record.first.map(Ok));
+        let mut pieces = std::pin::pin!(first.chain(rest.buffered(PIECES_AHEAD)));
+        let mut items = Items::<BlobPath, Entry>::default();
+        let mut length = 0;
+        while let Some(piece) = pieces.try_next().await? {
+            length += piece.len() as u64;
+            batch.extend(items.push(&piece).map_err(|error| damaged(CATALOG, error))?);
+            if batch.len() >= BATCH {
+                // Too much for one transaction: from here on an interruption means to begin again.
+                if std::mem::take(&mut is_whole) {
+                    book.disown(db)?;
+                }
+                flush(db, std::mem::take(&mut batch), book).await?;
+            }
+        }
+        items.end().map_err(|error| damaged(CATALOG, error))?;
+        if length != u64::from(record.root.length) {
+            return Err(damaged(CATALOG, "a record of another length than its root says"));
+        }
+    }
+    book.catalog_log.head = head;
+    book.catalog_log.progress = None;
+    if book.save(db, (&batch, &Listed::new()), |_| Ok(()))? {
+        return Ok(db.sync()?);
+    }
+    Err(LocalError::Database("another operation brought it forward meanwhile; try again".into()).into())
 }
 
-fn replay_repair(followed: Followed<RepairRecord>, book: &Book) -> (Log, RepairIndex) {
-    let covered = book.rows.iter().filter_map(|(leaf, row)| Some((leaf, row.filter(|row| row.is_covered)?)));
-    let known: RepairIndex = covered.filter_map(|(leaf, row)| Some((leaf, row.record()?))).collect();
-    replay(followed, (book.repair_log.clone(), known))
+/// Writes a batch.
+async fn flush(db: &Arc<Db>, batch: CatalogChanges, book: &mut Book) -> Result<(), SessionError> {
+    let db = db.clone();
+    let written = tokio::task::spawn_blocking(move || {
+        let changes = batch.iter().map(|(path, entry)| (path, entry.as_ref()));
+        db.write_soft(|tx| entries::apply(tx, changes, &Listed::new()))
+    });
+    let uses = written.await.map_err(|error| SessionError::Internal(error.to_string()))??;
+    book.rows_mut().count_uses(&uses);
+    Ok(())
 }
 
 /// Adds what the repair index knows: roots of slots that nobody holds, and who holds what.
@@ -311,7 +481,7 @@ pub(crate) async fn complete(fetcher: &Fetcher, book: &mut Book) -> Result<(), S
     for leaf in open {
         let Some(row) = book.row(leaf).filter(|row| !row.is_complete()) else { continue };
         let roots = fetcher.all_roots(&row.into()).await?;
-        book.rows.change(leaf, |row| row.roots = roots.into_iter().map(Some).collect());
+        book.rows_mut().change(leaf, |row| row.roots = roots.into_iter().map(Some).collect());
     }
     let fits = book.slots(fetcher.profile).is_ok_and(|slots| slots == *commit.slots);
     if fits {

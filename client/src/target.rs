@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Timespec, Timestamps};
 use tallow_seal::entry::{Entry, FileTime};
 
 use crate::error::GetError;
@@ -35,6 +35,12 @@ pub struct GetOptions {
     /// Replace what exists.
     pub force: bool,
 }
+
+/// Largest single write: longer ones are slower by a factor. Bytes.
+const PIECE: usize = 1 << 20;
+/// Files from this size on get their disk before they are written: what doesn't fit is known at once, and what is
+/// written finds its place faster. Bytes.
+const RESERVED_MIN: u64 = 4 << 20;
 
 /// A tree being written below one root.
 pub(crate) struct Target {
@@ -192,6 +198,7 @@ impl Target {
             .open(&temporary)
             .map_err(failed(&path))?;
         let temporary = Temporary { file, path: temporary, is_named: false };
+        reserve(&temporary.file, entry.size().get()).map_err(failed(&path))?;
         self.open = Some(Open { temporary, path, entry });
         Ok(())
     }
@@ -199,7 +206,10 @@ impl Target {
     /// Writes to the file begun last.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), GetError> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        open.temporary.file.write_all(bytes).map_err(failed(&open.path))
+        bytes
+            .chunks(PIECE)
+            .try_for_each(|piece| open.temporary.file.write_all(piece))
+            .map_err(failed(&open.path))
     }
 
     /// Gives the file its mode, time and name.
@@ -286,6 +296,17 @@ impl Target {
 
 fn note(notes: &mut Vec<Skipped>, path: &Path, what: &str, error: &std::io::Error) {
     notes.push(Skipped { path: path.display().to_string(), reason: format!("{what}: {error}") });
+}
+
+/// Takes the disk of a large file at once, where the file system can.
+fn reserve(file: &File, size: u64) -> std::io::Result<()> {
+    if size < RESERVED_MIN {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+        other => other.map_err(Into::into),
+    }
 }
 
 /// The time of the last access is not kept: it becomes that of the last change.

@@ -31,6 +31,7 @@ pub(crate) mod poster;
 pub(crate) mod repair;
 pub(crate) mod sealing;
 pub(crate) mod session;
+pub(crate) mod snapshot;
 pub(crate) mod sweep;
 pub(crate) mod tail;
 pub(crate) mod uplink;

@@ -23,8 +23,8 @@ mod tile;
 use std::ops::Range;
 
 /// Columns that are worked on for all rows before the next ones, so that sources are read from cache by all groups of
-/// rows but the first.
-const BLOCK: usize = 4096;
+/// rows but the first. A multiple of all tiles.
+const BLOCK: usize = 4608;
 
 /// Makes `out[r] = sum over s of rows[r][s] * sources[s]`, in some columns, for no more rows than the engine's group.
 type Kernel = unsafe fn(rows: &[&[u8]], sources: &[&[u8]], out: &mut [&mut [u8]], columns: Range<usize>);

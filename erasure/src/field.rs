@@ -52,6 +52,7 @@ pub(crate) const fn exp(log: usize) -> u8 {
 
 /// For each factor the products of the 16 low halves of a byte, then those of the 16 high ones: what engines look up that
 /// can look up 16 bytes at once.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) static NIBBLES: [[u8; 32]; 256] = {
     let mut tables = [[0; 32]; 256];
     let mut factor: u16 = 0;
@@ -69,6 +70,7 @@ pub(crate) static NIBBLES: [[u8; 32]; 256] = {
 
 /// For each factor the 8 x 8 matrix of bits that multiplies by it, as GFNI's affine instruction wants it: byte 7 - i of
 /// the number has the bits of the source of which bit i of the product is the sum.
+#[cfg(target_arch = "x86_64")]
 pub(crate) static AFFINE: [u64; 256] = {
     let mut matrices = [0; 256];
     let mut factor: u16 = 0;

@@ -92,6 +92,7 @@ impl Rule {
                 Self::payload(SNAPSHOT_PIECE_MAX, |r| matches!(r, Response::Snapshot { .. }))
             }
             Request::Tick { .. } => Self::write(0, |r| matches!(r, Response::Ticked { .. })),
+            Request::Damaged { .. } => Self::list(|r| matches!(r, Response::Damaged { .. })),
             Request::Stage { .. } => Self::write(0, |r| matches!(r, Response::Staged)),
             Request::Commit { .. } => {
                 Self::write(FRAME_PAYLOAD_MAX, |r| matches!(r, Response::Countersigned { .. }))

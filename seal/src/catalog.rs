@@ -48,21 +48,54 @@ fn below<'a>(catalog: &'a Catalog, folder: &'a BlobPath) -> impl Iterator<Item =
     range.take_while(move |(path, _)| path.is_within(folder))
 }
 
+/// What has to be known of a catalog to judge a path, wherever it is kept.
+pub trait Lookup {
+    /// A conflict, or what goes wrong with looking.
+    type Error: From<Conflict>;
+
+    /// Whether there is a folder at a path; `None` if there is nothing.
+    ///
+    /// # Errors
+    /// It can't be looked up.
+    fn is_folder(&self, path: &BlobPath) -> Result<Option<bool>, Self::Error>;
+
+    /// The first path below a path.
+    ///
+    /// # Errors
+    /// It can't be looked up.
+    fn first_below(&self, path: &BlobPath) -> Result<Option<BlobPath>, Self::Error>;
+}
+
+impl Lookup for Catalog {
+    type Error = Conflict;
+
+    fn is_folder(&self, path: &BlobPath) -> Result<Option<bool>, Conflict> {
+        Ok(self.get(path).map(|entry| entry.kind == Kind::Dir))
+    }
+
+    fn first_below(&self, path: &BlobPath) -> Result<Option<BlobPath>, Conflict> {
+        Ok(below(self, path).next().map(|(below, _)| below.clone()))
+    }
+}
+
 /// Whether `path` may hold `kind`, given what else there is. Links above it count as blobs: a get never follows one.
 ///
 /// # Errors
-/// [`Conflict`] with what is in the way.
-pub fn check(catalog: &Catalog, path: &BlobPath, kind: &Kind) -> Result<(), Conflict> {
+/// [`Conflict`] with what is in the way, or what went wrong with looking.
+pub fn check<C: Lookup>(catalog: &C, path: &BlobPath, kind: &Kind) -> Result<(), C::Error> {
     for above in path.parents() {
-        if catalog.get(&above).is_some_and(|entry| entry.kind != Kind::Dir) {
-            return Err(Conflict::BelowBlob { above });
+        match catalog.is_folder(&above)? {
+            Some(false) => return Err(Conflict::BelowBlob { above }.into()),
+            // What is above a folder was judged when the folder came.
+            Some(true) => break,
+            None => {}
         }
     }
     if *kind == Kind::Dir {
         return Ok(());
     }
-    match below(catalog, path).next() {
-        Some((below, _)) => Err(Conflict::AboveBlob { below: below.clone() }),
+    match catalog.first_below(path)? {
+        Some(below) => Err(Conflict::AboveBlob { below }.into()),
         None => Ok(()),
     }
 }

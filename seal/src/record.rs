@@ -8,8 +8,13 @@
 //!           sealed as a chunk; the head in a commit names the newest
 //! ```
 //!
+//! A log may begin with the snapshot of an empty table and tell the table in the deltas behind it. So a table of any size
+//! is written down in parts of bounded size, one after the other, and only the roots that chain them are written at once.
+//!
 //! Guarantees: keys ascend, so that one table has one encoding and no key counts twice; a reader that goes back to the
 //! last snapshot has everything; a record's size is checked against its limit before memory is taken for it.
+
+mod parts;
 
 use std::collections::BTreeMap;
 use std::io::{Error as IoError, ErrorKind, Read};
@@ -21,6 +26,8 @@ use tallow_types::tagged;
 
 use crate::chunk::ChunkRef;
 use crate::head::HeadRef;
+
+pub use parts::{Items, PARTS_MAX, Parts, head};
 
 /// Where a writer ends one record and begins the next: no single change comes near the rest. Bytes.
 const RECORD_TARGET: usize = RECORD_MAX / 2;
@@ -134,13 +141,14 @@ impl<K: Ord + BorshDeserialize, V: BorshDeserialize> BorshDeserialize for Record
     }
 }
 
-/// Whether the next record should be a snapshot: as soon as reading the deltas costs as much as reading the table. A
-/// record counts as 4 KiB at least, because each one is a round trip.
+/// Whether the table should be written down anew: as soon as reading its log costs twice what reading the table would. A
+/// record counts as 4 KiB at least, because each one is a round trip. So a log that only adds never is, and each change
+/// pays for its share of a snapshot once.
 #[must_use]
-pub const fn is_snapshot_due(records_since: u64, bytes_since: u64, snapshot_bytes: u64) -> bool {
-    let cost = bytes_since.saturating_add(records_since.saturating_mul(4 << 10));
-    let worth = if snapshot_bytes > 256 << 10 { snapshot_bytes } else { 256 << 10 };
-    cost >= worth
+pub const fn is_snapshot_due(records: u64, bytes: u64, table_bytes: u64) -> bool {
+    let cost = bytes.saturating_add(records.saturating_mul(4 << 10));
+    let worth = if table_bytes > 256 << 10 { table_bytes } else { 256 << 10 };
+    cost >= worth.saturating_mul(2)
 }
 
 /// The encoding of a record, cut into the pieces that are sealed as chunks.

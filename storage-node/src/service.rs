@@ -99,6 +99,7 @@ impl StorageService {
             | Request::Commits { .. }
             | Request::Leaves { .. }
             | Request::Read { .. }
+            | Request::Damaged { .. }
             | Request::Accept { .. } => lane::answer(self, from, request, payload).await,
             // Anybody may wait for a block: it must not keep a transaction out.
             Request::Status { .. } | Request::Blocks { .. } => {

@@ -36,6 +36,7 @@ mod tests;
 pub(crate) mod torn;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -173,6 +174,8 @@ pub(crate) struct Shared {
     progress: Progress,
     verified: Verified,
     bell: Bell,
+    /// Bytes of records written, since the start.
+    written: AtomicU64,
     broken: OnceLock<String>,
 }
 
@@ -243,6 +246,7 @@ impl SliceStore {
             progress: Progress::default(),
             verified: Verified::default(),
             bell: Bell::default(),
+            written: AtomicU64::new(0),
             broken: OnceLock::new(),
         });
         // One group is written while the one before it comes into the index, and one more may wait in between.
@@ -398,6 +402,12 @@ impl SliceStore {
         let disk = segments.backend().free()?.saturating_add(segments.spare_bytes());
         let disk = Bytes::new(disk).saturating_sub(self.shared.config.reserve);
         Ok(self.shared.config.room.saturating_sub(used).min(disk))
+    }
+
+    /// Bytes of slices written since the store was opened, those counted that were written a second time to make room.
+    #[must_use]
+    pub fn written(&self) -> Bytes {
+        Bytes::new(self.shared.written.load(Ordering::Relaxed))
     }
 
     /// Why the store stopped writing, if it did.

@@ -91,6 +91,8 @@ domains! {
     LANE_NODE = "tallow v1 lane node";
     /// Lane root from the height and top of its tree.
     LANE_ROOT = "tallow v1 lane root";
+    /// Which keys of a table end a part of its snapshot.
+    PART_END = "tallow v1 part end";
     /// Account key from the seed.
     KEY_ACCOUNT = "tallow v1 key account";
     /// Device key from the seed and a device number.

@@ -176,6 +176,14 @@ pub enum Request {
         /// What each slice is, in the order of their bytes; all of them are among those that the change appends.
         slices: Bounded<Leaf, COMMIT_SLICES_MAX>,
     },
+    /// Tell which slices of a lane are damaged on this node's disk, by stripe; some, if there are very many: the others when
+    /// these are mended. Storing one again mends it. Anyone.
+    Damaged {
+        /// The contract.
+        contract: ContractId,
+        /// The slot.
+        slot: SlotIndex,
+    },
 }
 tagged!(Request, b"RQ", 1, "request", FRAME_HEADER_MAX);
 
@@ -273,6 +281,11 @@ pub enum Response {
     },
     /// The page is remembered.
     Staged,
+    /// Slices that can't be read.
+    Damaged {
+        /// Their stripes.
+        stripes: Bounded<StripeId, { 16 * PAGE_MAX }>,
+    },
 }
 tagged!(Response, b"RS", 1, "response", FRAME_HEADER_MAX);
 

@@ -60,6 +60,7 @@ fn slots_json(report: &ContractReport) -> Value {
                 "online": slot.online,
                 "current": slot.current,
                 "missing_slices": slot.missing,
+                "damaged_slices": slot.damaged,
                 "bytes": slot.bytes.get(),
             })
         })
@@ -107,7 +108,10 @@ fn text(report: &ContractReport) -> String {
             let state = match (slot.seeder.is_some(), slot.online, slot.current) {
                 (false, ..) => String::new(),
                 (true, false, _) => "silent".to_owned(),
-                (true, true, true) if slot.missing == 0 => "good".to_owned(),
+                (true, true, true) if slot.missing + slot.damaged == 0 => "good".to_owned(),
+                (true, true, true) if slot.missing == 0 => {
+                    format!("{} damaged", human::count(slot.damaged, "slice"))
+                }
                 (true, true, true) => format!("misses {}", human::count(slot.missing, "slice")),
                 (true, true, false) => "behind".to_owned(),
             };

@@ -129,7 +129,7 @@ impl Committer {
         let leaf = LeafIndex::new(self.book.leaves().get().saturating_sub(1));
         let signers: SlotSet = verdict.signatures.iter().map(|signature| signature.slot).collect();
         for slot in carried.row.present.iter().filter(|slot| !signers.contains(*slot)) {
-            self.book.rows.unmark_present(slot, &[(leaf, carried.row.stripe)]);
+            self.book.rows_mut().unmark_present(slot, &[(leaf, carried.row.stripe)]);
         }
         let bytes = u64::from(carried.row.slice_len);
         for signature in &verdict.signatures {

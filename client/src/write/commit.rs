@@ -2,14 +2,12 @@
 //!
 //! Guarantees: those of the committer that concern one commit: all or nothing, and never two of one rank.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tallow_proofs::lane::{Changed, SumTree};
 use tallow_seal::chunk::ChunkId;
 use tallow_seal::head::{Place, Which, seal_head};
-use tallow_seal::path::BlobPath;
 use tallow_types::codec::Bounded;
 use tallow_types::commit::{Commit, Rank, SlotState};
 use tallow_types::id::{CommitHash, Digest};
@@ -20,15 +18,15 @@ use super::carry::{Carried, Sent};
 use super::cell::{Cell, State};
 use super::committer::{Committer, DEAD, Session};
 use super::countersign::Verdict;
-use super::group::{
-    Acked, Finish, Fresh, Resolver, Staged, catalog_records, count_records, repair_records, stage,
-};
+use super::group::{Acked, Finish, Fresh, Resolver, Staged, stage};
 use super::lanes::Made;
 use super::packer::{Closed, Known};
+use super::snapshot::{Step, catalog_step, repair_step};
 use super::tail::Tail;
 use super::uplink::Attempt;
+use crate::book::Book;
 use crate::db;
-use crate::error::{Explain as _, LocalError, PutError, SessionError};
+use crate::error::{Explain as _, PutError, SessionError};
 use crate::stripes::Row;
 
 /// Data in the open stripe above which it gets a stripe of its own, so that a resume finds it again. Bytes.
@@ -63,13 +61,11 @@ impl Committer {
         let mut last = SessionError::LeaseLost;
         for _ in 0..TRIES {
             match self.try_group(&mut group).await {
-                Ok((acked, paths)) => {
+                Ok((acked, staged)) => {
                     for finish in group {
                         let _gone = finish.reply.send(Ok(acked.clone()));
                     }
-                    if let Err(error) = self.save(&paths) {
-                        tracing::warn!(%error, "the local database could not be written");
-                    }
+                    self.save(&staged);
                     return;
                 }
                 Err(Trouble::Again(error)) => last = error,
@@ -79,8 +75,8 @@ impl Committer {
         tell_all(group, last.into());
     }
 
-    /// With the paths that it changed.
-    async fn try_group(&mut self, group: &mut Vec<Finish>) -> Result<(Acked, BTreeSet<BlobPath>), Trouble> {
+    /// With what it changed.
+    async fn try_group(&mut self, group: &mut Vec<Finish>) -> Result<(Acked, Staged), Trouble> {
         self.ensure_session().await?;
         let works = self.works.clone();
         if works.packer.open_len() > SHARED_TAIL_MAX
@@ -107,25 +103,12 @@ impl Committer {
         let tail = Tail::resume(works.profile, &works.packer, (open, tail_cell.clone()), tail_leaf);
         let mut staged = Staged::default();
         let made = self.write_group(group, fresh, (tail, &tail_cell, tail_leaf), &mut staged).await;
-        let plan = match made {
-            Ok(plan) => plan,
-            Err(trouble) => {
-                staged.revert(&mut self.book.catalog);
-                return Err(trouble);
-            }
-        };
-        let paths: BTreeSet<_> = staged.changes.keys().cloned().collect();
-        match self.commit(plan).await {
-            Ok(mut acked) => {
-                self.look_for_dead = true;
-                acked.dead_stripes = self.dead.len() as u64;
-                Ok((acked, paths))
-            }
-            Err(trouble) => {
-                staged.revert(&mut self.book.catalog);
-                Err(trouble)
-            }
-        }
+        // If nobody is left, everybody has been told why.
+        let Some(plan) = made? else { return Ok(Default::default()) };
+        let mut acked = self.commit(plan).await?;
+        self.look_for_dead = true;
+        acked.dead_stripes = self.dead.len() as u64;
+        Ok((acked, staged))
     }
 
     /// Commits the book as it is, with what is new in it to the repair index.
@@ -184,40 +167,36 @@ impl Committer {
         fresh: Fresh,
         (mut tail, tail_cell, tail_leaf): (Tail<'_>, &Arc<Cell>, LeafIndex),
         staged: &mut Staged,
-    ) -> Result<Plan, Trouble> {
+    ) -> Result<Option<Plan>, Trouble> {
         let works = self.works.clone();
         let dropped = self.droppable().await;
         let resolver = Resolver { fresh: &fresh, tail: tail_cell, tail_leaf };
         let mut waiting = std::mem::take(group);
         for finish in waiting.drain(..) {
             let keys = &works.keys.catalog;
-            match stage(staged, &mut self.book, &finish.changes, &resolver, (&mut tail, keys)) {
+            match stage(staged, &self.book, &finish.changes, &resolver, (&mut tail, keys)) {
                 Ok(()) => group.push(finish),
                 Err(error) => drop(finish.reply.send(Err(error))),
             }
         }
-        let mut catalog = catalog_records(&self.book, staged.changes.clone());
+        if group.is_empty() {
+            if let Some(closed) = tail.give_up() {
+                works.uplink.send_apart(closed, None);
+            }
+            return Ok(None);
+        }
         let before = self.book.leaves();
         for (_, row, _) in &fresh.cells {
-            self.book.rows.push(Row::clone(row));
+            self.book.rows_mut().push(Row::clone(row));
         }
-        let mut repair = repair_records(&self.book, &dropped);
-        self.book.rows.truncate(before);
-        let previous = (catalog.previous, repair.previous);
-        let catalog_put =
-            tail.records(&works.keys.catalog, &catalog.records, previous.0).map_err(internal)?;
-        let repair_put = tail.records(&works.keys.repair, &repair.records, previous.1).map_err(internal)?;
-        let logs = [(&works.keys.catalog, catalog_put), (&works.keys.repair, repair_put)];
-        let (stripes, heads) = tail.finish(logs).map_err(internal)?;
-        let leaves: BTreeSet<LeafIndex> =
-            (tail_leaf.get()..).take(stripes.len()).map(LeafIndex::new).collect();
-        count_records(&mut catalog, leaves.clone());
-        count_records(&mut repair, leaves);
-        catalog.log.head = heads[0];
-        repair.log.head = heads[1];
+        let catalog = catalog_step(&mut tail, &works.keys.catalog, &self.book, &staged.changes);
+        let repair = repair_step(&mut tail, &works.keys.repair, &self.book, &dropped);
+        self.book.rows_mut().truncate(before);
+        let (mut catalog, mut repair) = (catalog.map_err(internal)?, repair.map_err(internal)?);
+        let logs = [(&works.keys.catalog, &mut catalog), (&works.keys.repair, &mut repair)];
+        let stripes = tail.finish(logs).map_err(internal)?;
         let (tail, carried) = self.tail(stripes).await?;
-        let heads = Some(Heads { catalog: catalog.log, repair: repair.log, is_covering: true });
-        Ok(Plan { fresh, tail, carried, heads, dropped })
+        Ok(Some(Plan { fresh, tail, carried, steps: Some(Steps { catalog, repair }), dropped }))
     }
 
     /// Makes a commit out of a plan, has it countersigned, and brings the book to it. On trouble the book's rows are as they
@@ -229,7 +208,7 @@ impl Committer {
             return Err(Trouble::Again(SessionError::LeaseLost));
         };
         let before = self.book.leaves();
-        let rows = &mut self.book.rows;
+        let rows = self.book.rows_mut();
         let saved: Vec<_> = plan.dropped.iter().map(|leaf| (*leaf, rows.set(*leaf, None))).collect();
         let added =
             plan.fresh.cells.iter().map(|(_, row, _)| row).chain(plan.tail.iter().map(|(_, row)| row));
@@ -275,9 +254,10 @@ impl Committer {
     }
 
     fn undo_rows(&mut self, before: LeafIndex, dropped: Vec<(LeafIndex, Option<Row>)>) {
-        self.book.rows.truncate(before);
+        let rows = self.book.rows_mut();
+        rows.truncate(before);
         for (leaf, row) in dropped {
-            self.book.rows.set(leaf, row);
+            rows.set(leaf, row);
         }
     }
 
@@ -293,8 +273,8 @@ impl Committer {
             works.profile.slot_indices().zip(&self.trees.1).map(change).collect::<Result<_, _>>()?;
         let slots = changes.iter().map(|changed| SlotState { root: changed.root(), bytes: changed.bytes() });
         let slots: Vec<SlotState> = slots.collect();
-        let (catalog, repair) = match &plan.heads {
-            Some(heads) => (heads.catalog.head, heads.repair.head),
+        let (catalog, repair) = match &plan.steps {
+            Some(steps) => (steps.catalog.head(), steps.repair.head()),
             None => (self.book.catalog_log.head, self.book.repair_log.head),
         };
         let (lease, sequence) = (session.lease, Sequence::new(session.sequence + 1));
@@ -326,19 +306,17 @@ impl Committer {
             works.poster.post(certificate);
         }
         self.book.commit = signed;
-        if let Some(heads) = plan.heads {
-            self.book.catalog_log = heads.catalog;
-            self.book.repair_log = heads.repair;
-            if heads.is_covering {
-                let rows = &mut self.book.rows;
-                let first = rows.len().get() - plan.tail.len() as u64;
-                let covered: Vec<_> = rows.uncovered().range(..LeafIndex::new(first)).copied().collect();
-                rows.cover(covered);
-            }
+        if let Some(Steps { catalog, repair }) = plan.steps {
+            catalog.apply(&mut self.book.catalog_log);
+            repair.apply(&mut self.book.repair_log);
+            let rows = self.book.rows_mut();
+            let first = rows.len().get() - plan.tail.len() as u64;
+            let covered: Vec<_> = rows.uncovered().range(..LeafIndex::new(first)).copied().collect();
+            rows.cover(covered);
         }
         // Who countersigns holds all of its lane, whatever it missed before.
         for signature in &verdict.signatures {
-            self.book.rows.mark_present(signature.slot);
+            self.book.rows_mut().mark_present(signature.slot);
         }
         if let Some(carried) = &plan.carried {
             self.tell_of_carried(carried, verdict);
@@ -373,13 +351,12 @@ impl Committer {
         Acked { signers, slots: works.profile.slots(), dead_stripes: 0 }
     }
 
-    /// Writes what commits changed to the local database, to be made durable soon. It is a cache, but a stale one costs a
-    /// sync.
-    pub fn save(&mut self, paths: &BTreeSet<BlobPath>) -> Result<(), LocalError> {
+    /// Writes what commits changed to the local database, to be made durable soon: what a crash undoes costs a sync with the
+    /// seeders.
+    pub fn save(&mut self, staged: &Staged) {
         let Unsaved { chunks, attempts, cells } = std::mem::take(&mut self.unsaved);
         let (none, dead): (Option<&Attempt>, _) = (None, &self.dead);
-        let saved = self.works.db.write_soft(|tx| {
-            self.book.put_changes(tx, paths)?;
+        let saved = self.book.save(&self.works.db, (&staged.changes, &staged.listed), |tx| {
             let known = chunks.iter().map(|(id, known)| (id.as_bytes().as_slice(), Some(known)));
             db::put_keys(tx, db::CHUNKS, known)?;
             let done = attempts.iter().map(|digest| (digest.as_bytes().as_slice(), none));
@@ -389,7 +366,15 @@ impl Committer {
         self.unsynced.get_or_insert_with(Instant::now);
         // Until here they were found as chunks on their way.
         cells.iter().for_each(|cell| self.works.packer.arrived(cell));
-        saved
+        if !matches!(saved, Ok(true)) {
+            if let Err(error) = saved {
+                tracing::warn!(%error, "the local database could not be written");
+            }
+            // It is what counts here: the next lease leads from it to where the seeders stand.
+            self.session = None;
+            self.works.uplink.set_gate(false);
+            self.book = Book::load(&self.works.db, None).unwrap_or_default();
+        }
     }
 }
 
@@ -407,16 +392,14 @@ pub(crate) struct Plan {
     pub tail: Sent,
     /// The slices of the tail, if they go with the commit.
     pub carried: Option<Carried>,
-    /// New heads; `None` keeps the old ones.
-    pub heads: Option<Heads>,
+    /// What is added to the logs; `None` leaves them.
+    pub steps: Option<Steps>,
     pub dropped: Vec<LeafIndex>,
 }
 
-pub(crate) struct Heads {
-    pub catalog: crate::book::Log,
-    pub repair: crate::book::Log,
-    /// Whether the repair log now tells of every row but the tail's.
-    pub is_covering: bool,
+pub(crate) struct Steps {
+    pub catalog: Step,
+    pub repair: Step,
 }
 
 fn tell_all(group: Vec<Finish>, error: PutError) {

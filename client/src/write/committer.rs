@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::cell::{Cell, State};
 use super::commit::{Plan, Trouble, Unsaved};
 use super::countersign::{Lanes, Waits};
-use super::group::{Finish, Fresh};
+use super::group::{Finish, Fresh, STEP_MAX, Staged};
 use super::lanes::Standing;
 use super::packer::Packer;
 use super::poster::Poster;
@@ -31,7 +31,7 @@ use crate::error::{PutError, SessionError};
 use crate::fetch::Fetcher;
 use crate::options::{Clock, Tuning};
 use crate::seats::{Caller, Seat};
-use crate::sync::{bring, complete};
+use crate::sync::{bring_to, complete};
 
 /// How long what is learnt of commits may stay without being made durable here.
 const SYNC_AFTER: Duration = Duration::from_millis(250);
@@ -225,9 +225,10 @@ impl Committer {
     /// Others who want the same commit: those who wait already, and, if more puts are under way, those who come within a
     /// moment.
     async fn company(&mut self, first: Finish) -> Vec<Finish> {
+        let mut changes = first.changes.len();
         let mut group = vec![first];
         let deadline = tokio::time::Instant::now() + self.works.tuning.linger;
-        while group.len() < 4096 {
+        while group.len() < 4096 && changes < STEP_MAX {
             let more = self.works.active.load(Ordering::Relaxed) > group.len();
             let next = if more {
                 tokio::time::timeout_at(deadline, self.commands.recv()).await.ok().flatten()
@@ -235,7 +236,10 @@ impl Committer {
                 self.commands.try_recv().ok()
             };
             match next {
-                Some(Command::Finish(finish)) => group.push(finish),
+                Some(Command::Finish(finish)) => {
+                    changes += finish.changes.len();
+                    group.push(finish);
+                }
                 Some(Command::Ready(reply)) => drop(reply.send(self.ensure_session().await)),
                 Some(Command::Repair(reply, ..)) => {
                     let busy = SessionError::Internal("puts are under way; repair when they are done".into());
@@ -355,23 +359,13 @@ impl Committer {
             progress: super::uplink::silent(),
             bad: std::sync::Mutex::default(),
         };
-        let book = std::mem::take(&mut self.book);
-        let is_same = begun.base.as_ref().map(|signed| signed.commit.hash())
-            == book.commit.as_ref().map(|signed| signed.commit.hash());
-        self.book = match &begun.base {
-            None => Book::default(),
-            Some(base) => bring(&fetcher, book, base, works.tuning.straggler).await?,
-        };
-        if !is_same {
-            self.look_for_dead = true;
-        }
-        if !is_same || self.trees.0 != self.book.hash() || self.trees.1.is_empty() {
+        let base = begun.base.as_ref();
+        self.look_for_dead |=
+            bring_to(&fetcher, &works.db, &mut self.book, base, works.tuning.straggler).await?;
+        if self.trees.0 != self.book.hash() || self.trees.1.is_empty() {
             complete(&fetcher, &mut self.book).await?;
             let slots = works.profile.slot_indices();
             self.trees = (self.book.hash(), slots.map(|slot| self.tree(slot)).collect::<Result<_, _>>()?);
-        }
-        if !is_same {
-            self.book.save_whole(&works.db)?;
         }
         let mut lanes = Lanes::new(begun.base.clone());
         let base = begun.base.as_ref().map(|signed| signed.commit.hash());
@@ -465,9 +459,12 @@ impl Committer {
         if fresh.cells.is_empty() {
             return Ok(());
         }
-        let plan = Plan { fresh, tail: Vec::new(), carried: None, heads: None, dropped: Vec::new() };
+        let plan = Plan { fresh, tail: Vec::new(), carried: None, steps: None, dropped: Vec::new() };
         match self.commit(plan).await {
-            Ok(_) => self.save(&BTreeSet::new()).map_err(|error| SessionError::from(error).into()),
+            Ok(_) => {
+                self.save(&Staged::default());
+                Ok(())
+            }
             Err(Trouble::Again(error)) => Err(error.into()),
             Err(Trouble::Final(error)) => Err(error),
         }

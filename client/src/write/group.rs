@@ -1,17 +1,16 @@
-//! A group commit on paper: what several puts and removals make of catalog, stripe table and records.
+//! A group commit on paper: what several puts and removals make of the catalog.
 //!
-//! Everything is staged in the book with an undo list, so that a group that comes to nothing leaves no trace.
+//! Changes are staged beside the catalog, which knows of them only when they count: a group that comes to nothing leaves no
+//! trace, and what a group holds is what it changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tallow_seal::catalog::{self, Catalog, CatalogChanges, CatalogRecord};
+use tallow_seal::catalog::{self, CatalogChanges, Conflict, Lookup};
 use tallow_seal::chunk::ChunkRef;
-use tallow_seal::entry::{Content, ContentBuilder, Entry, FileTime, Kind, LinkTarget, Mode};
+use tallow_seal::entry::{ChunkList, Content, ContentBuilder, Entry, FileTime, Kind, LinkTarget, Mode};
 use tallow_seal::keys::ChunkKeys;
 use tallow_seal::path::BlobPath;
-use tallow_seal::record::is_snapshot_due;
-use tallow_seal::repair::{RepairChanges, RepairIndex, RepairRecord};
 use tallow_types::codec::{Bounded, encode};
 use tallow_types::id::StripeId;
 use tallow_types::unit::{LeafIndex, TimeMs};
@@ -20,9 +19,13 @@ use tokio::sync::oneshot;
 use super::cell::{Cell, Placement, State};
 use super::packer::Usage;
 use super::tail::Tail;
-use crate::book::{Book, Log};
-use crate::error::{PutError, SessionError};
+use crate::book::Book;
+use crate::entries::{Listed, leaves_of, list_at};
+use crate::error::{LocalError, PutError, SessionError};
 use crate::stripes::Row;
+
+/// Changes of the catalog that are made at once: what a commit holds in memory is bounded by them.
+pub(crate) const STEP_MAX: usize = 32 << 10;
 
 /// What a put wants a path to be.
 pub(crate) struct Draft {
@@ -94,36 +97,83 @@ impl Fresh {
     }
 }
 
-/// Changes of the catalog, staged in the book.
+/// Changes of the catalog, staged beside it.
 #[derive(Default)]
 pub(crate) struct Staged {
     pub changes: CatalogChanges,
-    undo: Vec<(BlobPath, Option<Entry>)>,
+    /// What the new lists of chunks name.
+    pub listed: Listed,
+    /// What was staged at a path before, newest last.
+    undo: Vec<(BlobPath, Option<Option<Entry>>)>,
 }
 
 impl Staged {
-    fn set(&mut self, catalog: &mut Catalog, path: BlobPath, entry: Option<Entry>) {
-        let old = match entry.clone() {
-            Some(entry) => catalog.insert(path.clone(), entry),
-            None => catalog.remove(&path),
-        };
-        self.undo.push((path.clone(), old));
-        self.changes.insert(path, entry);
+    fn set(&mut self, path: BlobPath, entry: Option<Entry>) {
+        let old = self.changes.insert(path.clone(), entry);
+        self.undo.push((path, old));
     }
 
     /// Takes back everything behind a mark.
-    fn back_to(&mut self, catalog: &mut Catalog, mark: usize) {
+    fn back_to(&mut self, mark: usize) {
         for (path, old) in self.undo.drain(mark..).rev() {
             match old {
-                Some(entry) => drop(catalog.insert(path, entry)),
-                None => drop(catalog.remove(&path)),
+                Some(change) => drop(self.changes.insert(path, change)),
+                None => drop(self.changes.remove(&path)),
             }
         }
     }
+}
 
-    /// Takes back everything.
-    pub fn revert(mut self, catalog: &mut Catalog) {
-        self.back_to(catalog, 0);
+/// The catalog as it will be with what is staged.
+struct Ahead<'a> {
+    staged: &'a Staged,
+    book: &'a Book,
+}
+
+/// Why a path can't be judged, or can't be put.
+enum Bad {
+    Conflict(Conflict),
+    Local(LocalError),
+}
+
+impl From<Conflict> for Bad {
+    fn from(conflict: Conflict) -> Self {
+        Self::Conflict(conflict)
+    }
+}
+
+impl From<LocalError> for Bad {
+    fn from(error: LocalError) -> Self {
+        Self::Local(error)
+    }
+}
+
+impl Lookup for Ahead<'_> {
+    type Error = Bad;
+
+    fn is_folder(&self, path: &BlobPath) -> Result<Option<bool>, Bad> {
+        let is_folder = |entry: &Entry| entry.kind == Kind::Dir;
+        match self.staged.changes.get(path) {
+            Some(change) => Ok(change.as_ref().map(is_folder)),
+            None => Ok(self.book.entries.get(path.as_str())?.as_ref().map(is_folder)),
+        }
+    }
+
+    fn first_below(&self, path: &BlobPath) -> Result<Option<BlobPath>, Bad> {
+        let prefix = format!("{}/", path.as_str());
+        let from = (std::ops::Bound::Included(prefix.as_str()), std::ops::Bound::Unbounded);
+        let staged = self.staged.changes.range::<str, _>(from);
+        let mut staged = staged.take_while(|(below, _)| below.as_str().starts_with(&prefix));
+        if let Some((below, _)) = staged.find(|(_, change)| change.is_some()) {
+            return Ok(Some(below.clone()));
+        }
+        for item in self.book.entries.below(path.as_str())? {
+            let (below, _) = item?;
+            if !self.staged.changes.contains_key(&below) {
+                return Ok(Some(below));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -170,31 +220,31 @@ fn internal(reason: impl std::fmt::Display) -> PutError {
 /// Stages one put or removal; on error nothing of it is staged.
 pub(crate) fn stage(
     staged: &mut Staged,
-    book: &mut Book,
+    book: &Book,
     changes: &[(BlobPath, Option<Draft>)],
     resolver: &Resolver<'_>,
     (tail, keys): (&mut Tail<'_>, &ChunkKeys),
 ) -> Result<(), PutError> {
-    let (mark, before) = (staged.undo.len(), staged.changes.clone());
+    let mark = staged.undo.len();
     for (path, draft) in changes {
         let made = match draft {
             None => Ok(None),
-            Some(draft) => make(draft, book, resolver, (&mut *tail, keys)).map(Some),
+            Some(draft) => make(draft, (book, staged), resolver, (&mut *tail, keys)).map(Some),
         };
         let checked = made.and_then(|entry| {
-            if let Some(entry) = &entry {
-                catalog::check(&book.catalog, path, &entry.kind).map_err(|conflict| PutError::BadPath {
-                    path: path.to_string(),
-                    reason: conflict.to_string(),
-                })?;
+            let Some(kind) = entry.as_ref().map(|entry| &entry.kind) else { return Ok(entry) };
+            match catalog::check(&Ahead { staged, book }, path, kind) {
+                Ok(()) => Ok(entry),
+                Err(Bad::Conflict(conflict)) => {
+                    Err(PutError::BadPath { path: path.to_string(), reason: conflict.to_string() })
+                }
+                Err(Bad::Local(error)) => Err(SessionError::from(error).into()),
             }
-            Ok(entry)
         });
         match checked {
-            Ok(entry) => staged.set(&mut book.catalog, path.clone(), entry),
+            Ok(entry) => staged.set(path.clone(), entry),
             Err(error) => {
-                staged.back_to(&mut book.catalog, mark);
-                staged.changes = before;
+                staged.back_to(mark);
                 return Err(error);
             }
         }
@@ -204,7 +254,7 @@ pub(crate) fn stage(
 
 fn make(
     draft: &Draft,
-    book: &Book,
+    (book, staged): (&Book, &mut Staged),
     resolver: &Resolver<'_>,
     (tail, keys): (&mut Tail<'_>, &ChunkKeys),
 ) -> Result<Entry, PutError> {
@@ -220,11 +270,11 @@ fn make(
             let mut content = ContentBuilder::default();
             for placement in placements {
                 if let Some(list) = content.push(resolver.resolve(placement, book)?) {
-                    content.listed(tail.chunk(keys, &encode(&list)).map_err(internal)?);
+                    content.listed(listed(staged, &list, (&mut *tail, keys))?);
                 }
             }
             if let Some(list) = content.rest() {
-                content.listed(tail.chunk(keys, &encode(&list)).map_err(internal)?);
+                content.listed(listed(staged, &list, (&mut *tail, keys))?);
             }
             Kind::File(content.finish().ok_or_else(|| internal("a blob of more than 64 TiB"))?)
         }
@@ -232,58 +282,13 @@ fn make(
     Ok(Entry { kind, modified: draft.modified, mode: draft.mode, stored_at: draft.stored_at })
 }
 
-/// Records of one log, and the log as it will be but for its head.
-pub(crate) struct Written<R> {
-    pub records: Vec<R>,
-    pub previous: Option<tallow_seal::head::HeadRef>,
-    pub log: Log,
-}
-
-/// What the catalog's log gets.
-pub(crate) fn catalog_records(book: &Book, changes: CatalogChanges) -> Written<CatalogRecord> {
-    let log = &book.catalog_log;
-    if changes.is_empty() && log.head.is_some() {
-        return Written { records: Vec::new(), previous: log.head, log: log.clone() };
-    }
-    let estimate: u64 = 256 * book.catalog.len() as u64;
-    if log.head.is_none() || is_snapshot_due(log.records, log.bytes, estimate) {
-        return Written {
-            records: CatalogRecord::snapshots(&book.catalog),
-            previous: None,
-            log: Log::default(),
-        };
-    }
-    Written { records: CatalogRecord::deltas(changes), previous: log.head, log: log.clone() }
-}
-
-/// What the repair index's log gets: stripes that no record tells of as they are now, and those that go.
-pub(crate) fn repair_records(book: &Book, dropped: &[LeafIndex]) -> Written<RepairRecord> {
-    let log = &book.repair_log;
-    let width = book.rows.iter().find_map(|(_, row)| row).map_or(0, |row| row.roots.len() as u64);
-    if log.head.is_none() || is_snapshot_due(log.records, log.bytes, book.rows.live() * (64 + 32 * width)) {
-        let all = book.rows.iter().filter_map(|(leaf, row)| Some((leaf, row?.record()?)));
-        let index: RepairIndex = all.filter(|(leaf, _)| !dropped.contains(leaf)).collect();
-        return Written { records: RepairRecord::snapshots(&index), previous: None, log: Log::default() };
-    }
-    let new = book.rows.uncovered().iter().filter_map(|leaf| Some((*leaf, Some(book.row(*leaf)?.record()?))));
-    let mut changes: RepairChanges = new.collect();
-    changes.extend(dropped.iter().map(|leaf| (*leaf, None)));
-    if changes.is_empty() {
-        return Written { records: Vec::new(), previous: log.head, log: log.clone() };
-    }
-    Written { records: RepairRecord::deltas(changes), previous: log.head, log: log.clone() }
-}
-
-/// Counts records into the log they are written to.
-pub(crate) fn count_records<R: tallow_types::codec::Tagged>(
-    written: &mut Written<R>,
-    leaves: BTreeSet<LeafIndex>,
-) {
-    for record in &written.records {
-        written.log.records += 1;
-        written.log.bytes += encode(record).len() as u64;
-    }
-    if !written.records.is_empty() {
-        written.log.leaves.extend(leaves);
-    }
+/// Stores a list of chunks, and notes what it names.
+fn listed(
+    staged: &mut Staged,
+    list: &ChunkList,
+    (tail, keys): (&mut Tail<'_>, &ChunkKeys),
+) -> Result<ChunkRef, PutError> {
+    let chunk = tail.chunk(keys, &encode(list)).map_err(internal)?;
+    staged.listed.insert(list_at(&chunk), leaves_of(list));
+    Ok(chunk)
 }

@@ -10,6 +10,7 @@ use bytes::Bytes as Payload;
 use tallow_types::codec::Bounded;
 use tallow_types::commit::Leaf;
 use tallow_types::fault::{Code, Fault};
+use tallow_types::id::StripeId;
 use tallow_types::tx::Action;
 use tallow_types::unit::{LeafIndex, SlotIndex};
 use tallow_types::wire::{Request, Response};
@@ -17,6 +18,7 @@ use tallow_types::wire::{Request, Response};
 use super::committer::{Committer, Extent};
 use super::countersign::Lanes;
 use super::lanes::Standing;
+use crate::damage::damaged;
 use crate::error::{Blame, SessionError};
 use crate::place;
 use crate::progress::{Progress, Stage};
@@ -60,8 +62,14 @@ impl Committer {
             return Ok(report);
         }
         self.seat_healed(&healed);
+        let is_current = healed.iter().all(|patient| !matches!(patient.standing, Standing::Elsewhere(_)));
         let healed = healed.iter().map(|patient| patient.seat.slot);
-        let healed: Vec<_> = healed.map(|slot| (slot, self.book.rows.mark_present(slot))).collect();
+        let healed: Vec<_> = healed.map(|slot| (slot, self.book.rows_mut().mark_present(slot))).collect();
+        if is_current && healed.iter().all(|(_, marked)| marked.is_empty()) {
+            // Damaged slices were put in their places: no lane has changed by that.
+            report.caught_up.extend(healed.iter().map(|(slot, _)| slot.get()));
+            return Ok(report);
+        }
         progress.stage(Stage::Committing);
         let committed = self.commit_alone().await;
         let lost = self.works.uplink.lost();
@@ -69,7 +77,7 @@ impl Committer {
             let blame = lost.iter().find(|blame| blame.slot == slot.get());
             if committed.is_err() || blame.is_some() {
                 // What its seeder did not sign for, it need not keep.
-                self.book.rows.unmark_present(slot, &marked);
+                self.book.rows_mut().unmark_present(slot, &marked);
             }
             match blame {
                 Some(blame) => report.failed.push(blame.clone()),
@@ -149,6 +157,8 @@ impl Committer {
         let Some(session) = &mut self.session else { return Err(SessionError::LeaseLost) };
         session.fetcher.seats.clone_from(&everybody);
         let lanes = Lanes::new(base);
+        let straggler = works.tuning.straggler;
+        let told = damaged(&session.fetcher.caller, works.contract, &everybody, straggler).await;
         let mut patients = Vec::new();
         let asked = everybody.iter().map(|seat| async {
             let standing = lanes.ask(&session.fetcher, seat).await;
@@ -161,24 +171,31 @@ impl Committer {
             };
             let present =
                 |leaf: LeafIndex| self.book.row(leaf).is_some_and(|row| row.present.contains(seat.slot));
-            let known: BTreeSet<LeafIndex> = match &standing {
+            let harmed = |told: &BTreeSet<StripeId>| -> BTreeSet<LeafIndex> {
+                let rows = self.book.rows.iter().filter_map(|(leaf, row)| Some((leaf, row?)));
+                rows.filter(|(_, row)| told.contains(&row.stripe)).map(|(leaf, _)| leaf).collect()
+            };
+            let harmed = told.get(&seat.slot).map(harmed).unwrap_or_default();
+            let mut known: BTreeSet<LeafIndex> = match &standing {
                 Standing::Base => {
                     let whole = (0..self.book.leaves().get()).map(LeafIndex::new);
                     let absent = whole.filter(|leaf| self.book.row(*leaf).is_some() && !present(*leaf));
                     // It signed the newest commit, so it has everything, whatever the index says.
-                    if absent.count() == 0 {
+                    if absent.count() == 0 && harmed.is_empty() {
                         continue;
                     }
                     (0..self.book.leaves().get()).map(LeafIndex::new).collect()
                 }
-                Standing::Signed(_) => continue,
+                Standing::Signed(_) if harmed.is_empty() => continue,
+                Standing::Signed(_) => (0..self.book.leaves().get()).map(LeafIndex::new).collect(),
                 Standing::Elsewhere(leaves) => {
                     let target = self.book.lane(seat.slot).unwrap_or_default();
                     let same = leaves.iter().zip(&target).zip(0u64..).filter(|((old, new), _)| old == new);
                     same.map(|(_, leaf)| LeafIndex::new(leaf)).collect()
                 }
             };
-            let missing = (0..self.book.leaves().get())
+            known.retain(|leaf| !harmed.contains(leaf));
+            let missing: BTreeSet<LeafIndex> = (0..self.book.leaves().get())
                 .map(LeafIndex::new)
                 .filter(|leaf| self.book.row(*leaf).is_some() && !known.contains(leaf))
                 .collect();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tallow_seal::chunk::{CHUNK_OVERHEAD, ChunkRef, Sealer};
 use tallow_seal::head::HeadRef;
 use tallow_seal::keys::ChunkKeys;
-use tallow_seal::record::{RecordRoot, pieces};
+use tallow_seal::record::{self, RecordRoot};
 use tallow_seal::stripe::{Layout, StripeBuilder};
 use tallow_types::codec::{Tagged, encode};
 use tallow_types::id::StripeId;
@@ -17,8 +17,9 @@ use tallow_types::limits::RECORD_PIECES_MAX;
 use tallow_types::profile::Profile;
 use tallow_types::unit::LeafIndex;
 
-use super::cell::Cell;
+use super::cell::{Cell, Packed, Placement};
 use super::packer::{Closed, Packer};
+use super::snapshot::Step;
 use crate::identity::random_bytes;
 
 /// Where a piece lies: in which stripe of the tail, and how.
@@ -32,12 +33,6 @@ struct Put {
 pub(crate) struct Done {
     pub closed: Closed,
     pub stripe: StripeId,
-}
-
-/// Records of one log to write: the roots chain from `previous`.
-pub(crate) struct Records {
-    puts: Vec<Vec<Put>>,
-    previous: Option<HeadRef>,
 }
 
 /// The tail in the making.
@@ -118,46 +113,74 @@ impl<'a> Tail<'a> {
         Ok(self.put(keys, plain, 0)?.chunk)
     }
 
-    /// Packs the pieces of records, oldest first.
-    pub fn records<T: Tagged>(
-        &mut self,
-        keys: &ChunkKeys,
-        records: &[T],
-        previous: Option<HeadRef>,
-    ) -> Result<Records, Bug> {
-        let puts = records
-            .iter()
-            .map(|record| pieces(record).iter().map(|piece| self.put(keys, piece, 0)).collect())
-            .collect::<Result<Vec<Vec<Put>>, Bug>>()?;
-        Ok(Records { puts, previous })
+    /// The pieces of a record.
+    pub fn pieces<T: Tagged>(&mut self, keys: &ChunkKeys, record: &T) -> Result<Vec<ChunkRef>, Bug> {
+        record::pieces(record).iter().map(|piece| self.chunk(keys, piece)).collect()
     }
 
-    /// Writes the roots of both logs and closes the last stripe. Gives the stripes in order of their leaves, and the heads.
-    pub fn finish(
-        mut self,
-        logs: [(&ChunkKeys, Records); 2],
-    ) -> Result<(Vec<Done>, [Option<HeadRef>; 2]), Bug> {
-        let roots = logs.iter().flat_map(|(_, records)| &records.puts);
-        let bound: usize = roots.map(|puts| root_bound(puts.len().min(RECORD_PIECES_MAX))).sum();
-        if !self.builder.fits(bound) {
+    /// How large a part of a table may be. Bytes.
+    pub fn part_max(&self) -> usize {
+        self.packer.capacity() as usize / 2
+    }
+
+    /// A part of a table, where it is stored already if it is. Says whether it is new; then later ones may find it.
+    pub fn part(&mut self, keys: &ChunkKeys, plain: &[u8]) -> Result<(ChunkRef, bool), Bug> {
+        let known = self.packer.find(&keys.identify(plain).id(), &self.packer.usage()).map_err(bug)?;
+        if let Some(Placement::Stored { chunk, .. }) = known {
+            return Ok((chunk, false));
+        }
+        let chunk = self.chunk(keys, plain)?;
+        let ChunkRef { id, offset, sealed_len, plain_len, .. } = chunk;
+        self.cell.add(Packed { id, offset, sealed_len, plain_len });
+        Ok((chunk, true))
+    }
+
+    /// Nothing is to be written after all: the stripe that was taken open, if there is anything in it.
+    pub fn give_up(self) -> Option<Closed> {
+        let first = self.done.into_iter().next().map(|(done, _)| done.closed);
+        first.or_else(|| Some(Closed { cell: self.cell, stripe: self.builder.close()? }))
+    }
+
+    /// Writes the roots of both logs and closes the last stripe. Gives the stripes in order of their leaves.
+    pub fn finish(mut self, logs: [(&ChunkKeys, &mut Step); 2]) -> Result<Vec<Done>, Bug> {
+        let records = logs.iter().flat_map(|(_, step)| &step.records);
+        let bounds: Vec<usize> =
+            records.map(|record| root_bound(record.pieces.len().min(RECORD_PIECES_MAX))).collect();
+        let mut bound: usize = bounds.iter().sum();
+        let mut bounds = bounds.into_iter();
+        let mut slice_len = self.room_for(&mut bound)?;
+        for (keys, step) in logs {
+            let mut previous = step.previous;
+            for record in &step.records {
+                let need = bounds.next().unwrap_or_default();
+                if !self.builder.fits(need) {
+                    self.fill(slice_len)?;
+                    self.turn()?;
+                    slice_len = self.room_for(&mut bound)?;
+                }
+                let root = RecordRoot::new(previous, record.pieces.clone()).map_err(bug)?;
+                let put = self.put(keys, &encode(&root), 0)?;
+                bound -= need;
+                let head = self.reference(&put, slice_len)?;
+                step.roots.push(head);
+                previous = Some(head);
+            }
+        }
+        if !self.builder.is_empty() {
+            self.fill(slice_len)?;
             self.turn()?;
         }
-        let len = self.builder.len() as usize + bound;
-        let slice_len = Layout::for_stream(self.profile, len).map_err(bug)?.slice_len();
-        let mut heads = [None, None];
-        for (head, (keys, records)) in heads.iter_mut().zip(logs) {
-            let mut previous = records.previous;
-            for puts in records.puts {
-                let refs = puts.iter().map(|put| put.chunk).collect();
-                let root = RecordRoot::new(previous, refs).map_err(bug)?;
-                let put = self.put(keys, &encode(&root), 0)?;
-                previous = Some(self.reference(&put, slice_len)?);
-            }
-            *head = previous;
+        Ok(self.done.into_iter().map(|(done, _)| done).collect())
+    }
+
+    /// Settles the length of the present stripe, with room for roots of at most so many bytes, or as many as it holds.
+    fn room_for(&mut self, bound: &mut usize) -> Result<u32, Bug> {
+        let capacity = self.packer.capacity() as usize;
+        if *bound <= capacity && !self.builder.fits(*bound) {
+            self.turn()?;
         }
-        self.fill(slice_len)?;
-        self.turn()?;
-        Ok((self.done.into_iter().map(|(done, _)| done).collect(), heads))
+        let len = (self.builder.len() as usize + *bound).min(capacity);
+        Ok(Layout::for_stream(self.profile, len).map_err(bug)?.slice_len())
     }
 
     fn reference(&self, put: &Put, slice_len: u32) -> Result<HeadRef, Bug> {

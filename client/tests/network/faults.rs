@@ -241,3 +241,38 @@ async fn hiccups_do_not_add_up() {
     assert_eq!((health.healthy, health.width), (6, 6));
     client.close().await.unwrap();
 }
+
+/// Goal: what rots on a seeder's disk is seen by its owner before anybody reads it, and mended by a repair. Method: two
+/// disks rot; scrub, look, repair, scrub again; then only those two are left to read from.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rot_is_seen_and_mended() {
+    let world = World::new(6).await;
+    let client = world.client(1).await;
+    let bytes = noise(1, 1_500_000);
+    write(&client, "blob", bytes.clone()).await.unwrap();
+    let whole = client.contract().await.unwrap();
+    assert!(whole.slots.iter().all(|slot| (slot.missing, slot.damaged) == (0, 0)));
+    let sick = [1, 4];
+    let scrub = |n: u8| world.services[usize::from(n)].seeder.store().scrub().unwrap().damaged;
+    for n in sick {
+        assert_eq!(scrub(n), 0);
+        world.rot(n);
+        assert!(scrub(n) > 0);
+    }
+    let report = client.contract().await.unwrap();
+    for slot in &report.slots {
+        let is_sick = sick.iter().any(|n| slot.seeder == Some(seeder_key(*n).seeder()));
+        assert_eq!(slot.damaged, if is_sick { whole.stripes } else { 0 }, "slot {}", slot.slot);
+    }
+    assert_eq!((report.healthy, whole.can_lose, report.can_lose), (6, 4, 2));
+    let mended = client.repair(silent()).await.unwrap();
+    assert_eq!((mended.slices, mended.failed.len()), (2 * whole.stripes, 0));
+    let report = client.contract().await.unwrap();
+    assert!(report.slots.iter().all(|slot| (slot.missing, slot.damaged) == (0, 0)));
+    assert_eq!((report.can_lose, scrub(1), scrub(4)), (4, 0, 0));
+    client.close().await.unwrap();
+    for n in [0, 2, 3, 5] {
+        world.twin.kill(seeder_key(n));
+    }
+    assert_eq!(read(&client, "blob").await.unwrap(), bytes);
+}

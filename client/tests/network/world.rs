@@ -1,5 +1,6 @@
 //! A network in one process: an embedded validator, seeders with real disks behind the in-memory network, and clients.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,6 +37,7 @@ pub const QUORUM: usize = 4;
 /// Counts what is stored, and refuses or lies when told to.
 pub struct Watched {
     inner: StorageService,
+    pub seeder: Arc<Seeder>,
     pub stored: AtomicU64,
     pub refuses: AtomicBool,
     /// Says nothing of its lane, and answers reads with noise.
@@ -180,11 +182,23 @@ impl World {
         let _node = self.twin.join(seeder_key(n), Some(service));
     }
 
+    /// Changes a byte of every KiB that a seeder's disk holds, behind its back.
+    pub fn rot(&self, n: u8) {
+        let segments = self.dir.path().join(format!("seeder-{n}")).join("segments");
+        for entry in std::fs::read_dir(segments).unwrap() {
+            let path = entry.unwrap().path();
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes.iter_mut().skip(512).step_by(1 << 10).for_each(|byte| *byte ^= 1);
+            // Into the same file: the store has it open.
+            std::fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(&bytes, 0).unwrap();
+        }
+    }
+
     fn watched(&self, seeder: Arc<Seeder>) -> Arc<Watched> {
         let (handle, chain) = (self.handle.clone(), self.chain.clone());
-        let inner = StorageService::new(chain, Some(handle), Some(seeder), Upstream::new(Vec::new()));
+        let inner = StorageService::new(chain, Some(handle), Some(seeder.clone()), Upstream::new(Vec::new()));
         let (refuses, lies) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Watched { inner, stored: AtomicU64::new(0), refuses, lies })
+        Arc::new(Watched { inner, seeder, stored: AtomicU64::new(0), refuses, lies })
     }
 
     /// Takes the write lease from a device behind its back.

@@ -87,7 +87,7 @@ fn tiles<const R: usize, const C: usize>(
     columns: Range<usize>,
 ) {
     // SAFETY: This function has the features.
-    unsafe { tile::multiply::<Ymm, R, C>(rows, sources, out, columns) }
+    unsafe { tile::multiply::<Ymm, R, C, 1>(rows, sources, out, columns) }
 }
 
 /// # Safety

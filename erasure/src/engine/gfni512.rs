@@ -9,8 +9,8 @@ use std::ops::Range;
 use super::tile::{self, Lanes};
 use crate::field::AFFINE;
 
-/// Rows at once: 12 by 2 of the 32 registers are sums.
-pub(super) const GROUP: usize = 12;
+/// Rows at once: 5 by 3 of the 32 registers are sums, 2 by 3 are sources.
+pub(super) const GROUP: usize = 5;
 
 pub(super) fn usable() -> bool {
     is_x86_feature_detected!("avx512f")
@@ -89,8 +89,9 @@ fn tiles<const R: usize, const C: usize>(
     out: &mut [&mut [u8]],
     columns: Range<usize>,
 ) {
+    // Two sources at a time, as AVX-512 adds three registers in one instruction.
     // SAFETY: This function has the features.
-    unsafe { tile::multiply::<Zmm, R, C>(rows, sources, out, columns) }
+    unsafe { tile::multiply::<Zmm, R, C, 2>(rows, sources, out, columns) }
 }
 
 /// # Safety
@@ -103,17 +104,10 @@ pub(super) unsafe fn multiply(
 ) {
     let tiles = match rows.len() {
         1 => tiles::<1, 8>,
-        2 => tiles::<2, 8>,
+        2 => tiles::<2, 4>,
         3 => tiles::<3, 4>,
-        4 => tiles::<4, 4>,
-        5 => tiles::<5, 4>,
-        6 => tiles::<6, 4>,
-        7 => tiles::<7, 2>,
-        8 => tiles::<8, 2>,
-        9 => tiles::<9, 2>,
-        10 => tiles::<10, 2>,
-        11 => tiles::<11, 2>,
-        _ => tiles::<12, 2>,
+        4 => tiles::<4, 3>,
+        _ => tiles::<5, 3>,
     };
     // SAFETY: The caller has asked whether this engine is usable.
     unsafe { tiles(rows, sources, out, columns) }

@@ -3,6 +3,11 @@
 //! A tile is R rows by C registers of columns. Its sums stay in registers while the sources go by once, so each byte of a
 //! source is loaded once for R rows, and outputs are only ever written.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "loops by index are unrolled, so that their arrays become registers"
+)]
+
 use std::ops::Range;
 
 /// A register full of columns.
@@ -55,12 +60,12 @@ pub(super) trait Lanes: Copy {
 /// The widest register there is.
 pub(super) const WIDTH_MAX: usize = 64;
 
-/// Makes `out[r] = sum over s of rows[r][s] * sources[s]` in some columns.
+/// Makes `out[r] = sum over s of rows[r][s] * sources[s]` in some columns, S sources at a time.
 ///
 /// # Safety
 /// The processor has the features of `V`.
 #[inline(always)]
-pub(super) unsafe fn multiply<V: Lanes, const R: usize, const C: usize>(
+pub(super) unsafe fn multiply<V: Lanes, const R: usize, const C: usize, const S: usize>(
     rows: &[&[u8]],
     sources: &[&[u8]],
     out: &mut [&mut [u8]],
@@ -79,21 +84,18 @@ pub(super) unsafe fn multiply<V: Lanes, const R: usize, const C: usize>(
         // outputs are borrowed for writing, so they overlap nothing.
         unsafe {
             let mut sums = [[V::zero(); C]; R];
-            for (s, source) in sources.iter().enumerate() {
-                let mut split = [V::zero().source(); C];
-                for (c, split) in split.iter_mut().enumerate() {
-                    *split = V::load(source.as_ptr().add(at + c * V::WIDTH)).source();
-                }
-                for (sums, row) in sums.iter_mut().zip(rows) {
-                    let factor = V::factor(*row.get_unchecked(s));
-                    for (sum, split) in sums.iter_mut().zip(split) {
-                        *sum = sum.add_product(factor, split);
-                    }
-                }
+            let mut first = 0;
+            while first + S <= sources.len() {
+                add::<V, R, C, S>(&mut sums, rows, sources, first, at);
+                first += S;
             }
-            for (sums, out) in sums.into_iter().zip(out.iter_mut()) {
-                for (c, sum) in sums.into_iter().enumerate() {
-                    sum.store(out.as_mut_ptr().add(at + c * V::WIDTH));
+            while first < sources.len() {
+                add::<V, R, C, 1>(&mut sums, rows, sources, first, at);
+                first += 1;
+            }
+            for r in 0..R {
+                for c in 0..C {
+                    sums[r][c].store(out[r].as_mut_ptr().add(at + c * V::WIDTH));
                 }
             }
         }
@@ -105,15 +107,49 @@ pub(super) unsafe fn multiply<V: Lanes, const R: usize, const C: usize>(
         unsafe {
             let mut sums = [V::zero(); R];
             for (s, source) in sources.iter().enumerate() {
-                let split = V::load_part(source.as_ptr().add(at), len).source();
-                for (sum, row) in sums.iter_mut().zip(rows) {
-                    *sum = sum.add_product(V::factor(*row.get_unchecked(s)), split);
+                let part = V::load_part(source.as_ptr().add(at), len).source();
+                for r in 0..R {
+                    sums[r] = sums[r].add_product(V::factor(rows[r][s]), part);
                 }
             }
-            for (sum, out) in sums.into_iter().zip(out.iter_mut()) {
-                sum.store_part(out.as_mut_ptr().add(at), len);
+            for r in 0..R {
+                sums[r].store_part(out[r].as_mut_ptr().add(at), len);
             }
         }
         at += len;
+    }
+}
+
+/// Adds the products of S sources to the sums of a tile. With two at a time a compiler may add both products to a sum
+/// in one instruction.
+///
+/// # Safety
+/// The processor has the features of `V`; there are `first + S` sources, and factors in each row; each source has
+/// C registers of columns from `at` on.
+#[inline(always)]
+unsafe fn add<V: Lanes, const R: usize, const C: usize, const S: usize>(
+    sums: &mut [[V; C]; R],
+    rows: &[&[u8]; R],
+    sources: &[&[u8]],
+    first: usize,
+    at: usize,
+) {
+    // SAFETY: The caller promises all of it.
+    unsafe {
+        let mut parts = [[V::zero().source(); C]; S];
+        for s in 0..S {
+            let from = sources.get_unchecked(first + s).as_ptr().add(at);
+            for c in 0..C {
+                parts[s][c] = V::load(from.add(c * V::WIDTH)).source();
+            }
+        }
+        for r in 0..R {
+            for s in 0..S {
+                let factor = V::factor(*rows[r].get_unchecked(first + s));
+                for c in 0..C {
+                    sums[r][c] = sums[r][c].add_product(factor, parts[s][c]);
+                }
+            }
+        }
     }
 }

@@ -145,21 +145,58 @@ fn roots_are_bounded() {
     assert!(decode::<RecordRoot>(&forged).is_err());
 }
 
-/// Goal: snapshots come when reading deltas costs as much. Method: a table around the edges.
+/// Goal: snapshots come when reading the log costs twice what reading the table would. Method: a table around the edges.
 #[test]
 fn snapshots_are_due_in_time() {
     let table = [
         ((0, 0, 0), false),
-        ((63, 0, 0), false),
-        ((64, 0, 0), true),
-        ((1, 252 << 10, 0), true),
-        ((100, 1 << 20, 100 << 20), false),
-        ((100, 100 << 20, 100 << 20), true),
+        ((127, 0, 0), false),
+        ((128, 0, 0), true),
+        ((1, 508 << 10, 0), true),
+        ((100, 100 << 20, 100 << 20), false),
+        ((100, 200 << 20, 100 << 20), true),
         ((u64::MAX, u64::MAX, 1 << 40), true),
     ];
     for ((records, bytes, snapshot), expected) in table {
         assert_eq!(is_snapshot_due(records, bytes, snapshot), expected, "{records} {bytes} {snapshot}");
     }
+}
+
+/// A table written down in parts, as pieces of records.
+fn in_parts(table: &Catalog, max: usize) -> (Vec<Vec<Vec<u8>>>, Vec<Vec<u8>>) {
+    let mut parts = Vec::new();
+    let mut open = Parts::new(max);
+    let mut items = table.iter().peekable();
+    while let Some((key, value)) = items.next() {
+        if open.push(key, value) || items.peek().is_none() {
+            parts.push(std::mem::replace(&mut open, Parts::new(max)).take());
+        }
+    }
+    let mut records = vec![vec![head::<BlobPath, Entry>(0)]];
+    for parts in parts.chunks(PARTS_MAX) {
+        let count = parts.iter().map(|(_, count)| count).sum();
+        let pieces = std::iter::once(head::<BlobPath, Entry>(count));
+        records.push(pieces.chain(parts.iter().map(|(bytes, _)| bytes.clone())).collect());
+    }
+    (records, parts.into_iter().map(|(bytes, _)| bytes).collect())
+}
+
+/// Goal: a table in parts is a log that every reader knows, and a change touches the parts beside it alone. Method: thousands
+/// of entries; read the records whole; change one entry, compare the parts.
+#[test]
+fn parts_are_records() {
+    let mut table: Catalog =
+        (0..60_000).map(|number| (path(&format!("folder/{number:06}")), inline(b"some content"))).collect();
+    let (records, before) = in_parts(&table, 64 << 10);
+    assert!(records.len() > 3, "{}", records.len());
+    let whole: Vec<CatalogRecord> =
+        records.iter().map(|pieces| decode(&pieces.concat()).expect("is a record")).collect();
+    assert!(whole[0].is_snapshot() && whole[1..].iter().all(|record| !record.is_snapshot()));
+    assert_eq!(apply(whole), table);
+    table.insert(path("folder/030000x"), inline(b"more"));
+    let (_, after) = in_parts(&table, 64 << 10);
+    let new = after.iter().filter(|part| !before.contains(part)).count();
+    assert!((1..=3).contains(&new), "{new} of {}", after.len());
 }
 
 /// Numbers that look random but follow from the seed (splitmix64).
@@ -277,6 +314,53 @@ proptest! {
             prop_assert_eq!(&again, &record);
             prop_assert_eq!(encode(&again), bytes);
             prop_assert_eq!(&apply([again]), &table);
+        }
+    }
+
+    /// Goal: a record read piece by piece has the items that it has whole, however it is cut, and damage is noticed. Method:
+    /// random records and cuts; change a byte.
+    #[test]
+    fn items_are_those_of_the_record(
+        changes in proptest::collection::btree_map("[a-c]{1,3}", proptest::option::of(any_entry()), 0..12),
+        is_snapshot in any::<bool>(),
+        cuts in proptest::collection::vec(1_usize..60, 1..40),
+        flip in proptest::option::of((any::<u16>(), 1_u8..)),
+    ) {
+        let changes: Vec<_> = changes.into_iter().map(|(name, change)| (path(&name), change)).collect();
+        let record: CatalogRecord = if is_snapshot {
+            Record::Snapshot(changes.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
+        } else {
+            Record::Delta(changes)
+        };
+        let mut bytes = encode(&record);
+        if let Some((at, with)) = flip {
+            let at = usize::from(at) % bytes.len();
+            bytes[at] ^= with;
+        }
+        let mut reader = Items::<BlobPath, Entry>::default();
+        let (mut rest, mut found, mut cuts) = (bytes.as_slice(), Vec::new(), cuts.into_iter().cycle());
+        let mut read = || {
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at(cuts.next().expect("endless").min(rest.len()));
+                found.extend(reader.push(piece)?);
+                rest = behind;
+            }
+            Ok::<_, RecordError>(())
+        };
+        let is_read = read().is_ok();
+        let kind = reader.is_snapshot();
+        let is_whole = is_read && reader.end().is_ok();
+        match decode::<CatalogRecord>(&bytes) {
+            Err(_) => prop_assert!(!is_whole),
+            Ok(record) => {
+                prop_assert!(is_whole);
+                prop_assert_eq!(kind, Some(record.is_snapshot()));
+                let items: Vec<_> = match record {
+                    Record::Snapshot(items) => items.into_iter().map(|(key, value)| (key, Some(value))).collect(),
+                    Record::Delta(items) => items,
+                };
+                prop_assert_eq!(found, items);
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use tallow_types::wire::{Request, Response};
 use tallow_types::{Bounded, PublicKey, SlotIndex};
 
 use super::{StorageService, place};
-use crate::seeder::{Asked, Seeder, blocking, fitted, unread};
+use crate::seeder::{Asked, Seeder, blocking, fitted, storage, unread};
 use crate::store::{LaneKey, Slice};
 
 pub(super) async fn answer(
@@ -84,6 +84,11 @@ pub(super) async fn answer(
             let key = LaneKey { contract, slot }.slice(stripe);
             let read = move |seeder: &Seeder| seeder.store().read(&key, offset, length).map_err(unread);
             Ok(Reply::with(Response::Read, on_disk(service, seeder, read).await?))
+        }
+        Request::Damaged { contract, slot } => {
+            let key = LaneKey { contract, slot };
+            let look = move |seeder: &Seeder| seeder.store().damaged_of(key, 16 * PAGE_MAX).map_err(storage);
+            Ok(Response::Damaged { stripes: fitted(on_disk(service, seeder, look).await?) }.into())
         }
         Request::Accept { terms, slot } => {
             let accepted = on_disk(service, seeder, move |seeder| seeder.accept(terms, slot)).await?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tallow_types::Bytes;
 
@@ -164,6 +165,8 @@ impl Front {
         let first =
             first.filter(|(segment, _)| self.active.as_ref().is_some_and(|active| active.id == *segment));
         let first = first.map(|(_, offset)| offset).min();
+        let bytes = records.iter().map(|record| record.bytes.len() as u64).sum();
+        self.shared.written.fetch_add(bytes, Ordering::Relaxed);
         records::write(records)?;
         if let Some(active) = &mut self.active
             && self.touched.contains_key(&active.id)
