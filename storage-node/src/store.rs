@@ -2,7 +2,7 @@
 //!
 //! Guarantees:
 //! * What a call acknowledged survives a crash at any moment: data is synced before the index names it, the index is
-//!   synced before anybody is told. Many requests share one sync of each.
+//!   synced before anybody is told of more than new slices, which are found without it. Many requests share one sync.
 //! * What a read returns has the root it was stored under: the whole slice was hashed for it, or within the last twenty
 //!   minutes. Bytes that rot on the disk later are found by the next read after that, or by the scrub; they are marked, and
 //!   refused, until the slice is stored again.

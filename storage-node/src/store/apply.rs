@@ -1,11 +1,16 @@
 //! The second of the two threads that write: names in the index what the first has made durable, a group a transaction,
 //! then tells everybody, and only then lets go of what is dead.
+//!
+//! The index is synced before anybody is told, but for one kind of group: new slices alone, in no commit. These are durable
+//! without it, since whoever opens the store after a crash finds them behind what the index knows. It is synced for them
+//! with the next group that needs it, or after a second, or when so much has come together that the look would take long.
 
 mod jobs;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use redb::Durability;
 use tallow_types::Epoch;
@@ -21,11 +26,15 @@ use super::{Done, Judge, Shared, Swept, WriteError};
 
 use jobs::conclude;
 
+/// How long, and how much of the segments, the index may be behind. Bytes.
+const LAG: Duration = Duration::from_secs(1);
+const LAG_BYTES: u64 = 64 << 20;
+
 /// Slices of one request with their places.
 pub(super) struct Kept {
     pub(super) new: Vec<(SliceKey, SliceRow)>,
     /// Of the new ones, those whose damaged forerunners are given up.
-    pub(super) replaces: Vec<SliceKey>,
+    pub(super) replaces: BTreeSet<SliceKey>,
     /// Slices that were here or on their way already.
     pub(super) known: Vec<SliceKey>,
     pub(super) epoch: Epoch,
@@ -106,9 +115,13 @@ type Finish = Box<dyn FnOnce(Result<(), &WriteError>)>;
 struct Group {
     /// Whether the index changed.
     dirty: bool,
+    /// Whether something changed that segments alone don't tell.
+    must_sync: bool,
     rows: BTreeMap<SegmentId, SegmentRow>,
     /// Places that slices were written to.
     fresh: Vec<Place>,
+    /// Bytes of records there.
+    bytes: u64,
     /// Places given up.
     freed: Vec<SliceRow>,
     finishes: Vec<Finish>,
@@ -128,6 +141,7 @@ impl Group {
         let row = self.row(place.0, tables)?;
         let row = row.ok_or_else(|| Failure::Broken(format!("segment {} is not in the index", place.0)))?;
         row.live += RecordHeader::span(length);
+        self.bytes += RecordHeader::span(length);
         self.fresh.push(place);
         Ok(())
     }
@@ -143,16 +157,26 @@ struct Dead {
 pub(super) struct Applier {
     shared: Arc<Shared>,
     next: SegmentId,
+    /// What the index was not synced for, and since when.
+    lag: Option<(Instant, u64)>,
 }
 
 impl Applier {
     pub(super) fn new(shared: Arc<Shared>, next: SegmentId) -> Self {
-        Self { shared, next }
+        Self { shared, next, lag: None }
     }
 
     /// Works until the first thread is gone.
     pub(super) fn run(mut self, groups: &Receiver<Laid>) {
-        while let Ok(laid) = groups.recv() {
+        loop {
+            let wait = self.lag.map_or(Duration::MAX, |(since, _)| LAG.saturating_sub(since.elapsed()));
+            let laid = match groups.recv_timeout(wait) {
+                Ok(laid) => laid,
+                // Nothing that must be synced came in time: an empty group brings the index up to now.
+                Err(RecvTimeoutError::Timeout) => Laid::default(),
+                Err(RecvTimeoutError::Disconnected) if self.lag.is_some() => Laid::default(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             let number = laid.number;
             self.group(laid);
             self.shared.progress.finish(number);
@@ -162,6 +186,7 @@ impl Applier {
     fn group(&mut self, laid: Laid) {
         if let Some(reason) = self.shared.broken.get() {
             let error = WriteError::Broken(reason.clone());
+            self.lag = None;
             laid.tasks.into_iter().for_each(|task| task.refuse(&error));
             return;
         }
@@ -177,6 +202,7 @@ impl Applier {
             }
             Err(reason) => {
                 let error = self.shared.fail(reason);
+                self.lag = None;
                 group.finishes.into_iter().for_each(|finish| finish(Err(&error)));
             }
         }
@@ -187,9 +213,10 @@ impl Applier {
         let shared = self.shared.clone();
         let index = |error: IndexError| format!("index: {error}");
         let mut txn = shared.database.begin_write().map_err(|error| index(error.into()))?;
-        txn.set_durability(Durability::Immediate).map_err(|error| format!("index: {error}"))?;
         let mut tables = Tables::open(&txn).map_err(index)?;
         let mut failed = None;
+        // An empty group is there to be synced: it closes a segment, or ends a lag.
+        group.must_sync = laid.tasks.is_empty();
         if let Err(error) = self.take_segments(&laid, group, &mut tables) {
             failed = Some(index(error));
         }
@@ -207,11 +234,21 @@ impl Applier {
         if let Some(reason) = failed {
             return Err(reason);
         }
-        if !group.dirty {
+        if !group.dirty && !group.must_sync {
             return Ok(Dead::default());
         }
+        group.must_sync |= !group.freed.is_empty();
+        let bytes: u64 = group.bytes;
         let dead = bury(group, &mut tables).map_err(index)?;
         tables.close().map_err(index)?;
+        let (since, behind) = self.lag.unwrap_or_else(|| (Instant::now(), 0));
+        let is_due = behind + bytes >= LAG_BYTES || since.elapsed() >= LAG;
+        let (durability, lag) = match group.must_sync || is_due {
+            true => (Durability::Immediate, None),
+            false => (Durability::None, Some((since, behind + bytes))),
+        };
+        txn.set_durability(durability).map_err(|error| format!("index: {error}"))?;
+        self.lag = lag;
         txn.commit().map_err(|error| index(error.into()))?;
         Ok(dead)
     }
@@ -240,32 +277,49 @@ impl Applier {
 fn task_done(task: Task, tables: &mut Tables<'_>, group: &mut Group) -> Option<String> {
     match task {
         Task::Keep(kept, update, done) => {
-            let outcome = jobs::keep(kept, tables, group)
-                .and_then(|()| update.map_or(Ok(()), |update| jobs::lane(&update, tables, group)));
-            conclude(outcome, done, group)
+            group.must_sync |= update.is_some();
+            let outcome = jobs::keep(kept, tables, group);
+            let promised = match update {
+                Some(update) if outcome.is_ok() => jobs::lane(&update, tables, group),
+                _ => Ok(()),
+            };
+            if let Err(Failure::Refused(refused)) = promised {
+                // The slices stay: whoever is told of the refusal finds them.
+                let told = move |durable: Result<(), &WriteError>| {
+                    done(Err(durable.err().cloned().unwrap_or(refused)));
+                };
+                group.finishes.push(Box::new(told));
+                return None;
+            }
+            conclude(outcome.and(promised), done, group)
         }
         Task::Lane(update, done) => {
+            group.must_sync = true;
             let outcome = jobs::lane(&update, tables, group);
             conclude(outcome, done, group)
         }
         Task::Sweep { limit, mut judge, done } => {
+            group.must_sync = true;
             let outcome = jobs::sweep(limit, &mut judge, tables, group);
             conclude(outcome, done, group)
         }
         Task::RemoveLane { lane, limit, done } => {
+            group.must_sync = true;
             let outcome = jobs::remove_lane(lane, limit, tables, group);
             conclude(outcome, done, group)
         }
         Task::Damaged(places, done) => {
+            group.must_sync = true;
             let outcome = jobs::damaged(&places, tables, group);
             conclude(outcome, done, group)
         }
         Task::Move(moves, done) => {
+            group.must_sync = true;
             let outcome = jobs::relocate(&moves, tables, group);
             conclude(outcome, done, group)
         }
         Task::Scrubbed(cursor, done) => {
-            group.dirty = true;
+            (group.dirty, group.must_sync) = (true, true);
             let outcome = tables.set_meta(META_SCRUB, &cursor).map_err(Failure::from);
             conclude(outcome, done, group)
         }

@@ -1,6 +1,6 @@
 //! The first of the two threads that write: takes whatever waits, decides what is new, gives it places, writes it, and
-//! syncs once. The second, in `apply`, names all of it in the index with one more sync and tells everybody; meanwhile this
-//! one writes the next group.
+//! syncs once. The second, in `apply`, names all of it in the index and tells everybody; meanwhile this one writes the next
+//! group.
 //!
 //! The order is the guarantee. Slices are written and synced, then the names of new segment files, then one index
 //! transaction that names the slices, and only then are callers told and dead bytes given back. Groups pass each of these
@@ -14,7 +14,7 @@ mod ahead;
 mod front;
 mod records;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
@@ -64,7 +64,7 @@ pub(super) struct Writer {
 struct Plan<'a> {
     new: BTreeMap<SliceKey, &'a Slice>,
     /// Of the new ones, those that take the place of damaged ones.
-    replaces: Vec<SliceKey>,
+    replaces: BTreeSet<SliceKey>,
     known: Vec<SliceKey>,
     /// Bytes to write.
     needed: u64,
@@ -233,10 +233,7 @@ impl Writer {
                 Some(here) => Some(here),
                 None => match view.slice(key)? {
                     Some(row) if row.damaged => {
-                        if !plan.new.contains_key(&key) {
-                            plan.replaces.push(key);
-                            plan.growth = plan.growth.saturating_sub(row.length.into());
-                        }
+                        plan.replaces.insert(key);
                         None
                     }
                     row => row.map(|row| (row.root, row.length)),

@@ -53,7 +53,7 @@ pub(super) fn keep(kept: Kept, tables: &mut Tables<'_>, group: &mut Group) -> Re
         };
         let renewed = SliceState::Loose { since: kept.epoch };
         if row.state != renewed && row.is_unheld() {
-            group.dirty = true;
+            (group.dirty, group.must_sync) = (true, true);
             tables.restate(key, renewed)?;
         }
     }
