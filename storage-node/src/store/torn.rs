@@ -115,6 +115,17 @@ struct World {
     power_off_at: Option<u64>,
     lie: Option<Sync>,
     opened: bool,
+    hook: Hook,
+}
+
+/// What happens once, before a read of a segment.
+#[derive(Default)]
+struct Hook(Option<Box<dyn FnOnce() + Send>>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.is_some())
+    }
 }
 
 impl World {
@@ -157,6 +168,11 @@ impl Torn {
     pub(crate) fn power_off_in(&self, operations: u64) {
         let mut world = self.world();
         world.power_off_at = Some(world.operations + operations);
+    }
+
+    /// Lets something happen between the look-up of the next slice that is read, and the reading.
+    pub(crate) fn before_read(&self, hook: impl FnOnce() + Send + 'static) {
+        self.world().hook = Hook(Some(Box::new(hook)));
     }
 
     pub(crate) fn operations(&self) -> u64 {
@@ -320,6 +336,10 @@ impl SegmentFile for TornFile {
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let hook = self.0.world().hook.0.take();
+        if let Some(hook) = hook {
+            hook();
+        }
         read(&self.0.world().segments[&self.1], offset, out)
     }
 
