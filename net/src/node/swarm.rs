@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use libp2p::connection_limits::ConnectionLimits;
 use libp2p::core::transport::ListenerId;
+use libp2p::core::upgrade::Version;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{NetworkBehaviour, Stream, SwarmEvent};
@@ -111,7 +112,9 @@ fn build(
     };
     let swarm = libp2p::swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_CONNECTION)
-        .with_max_negotiating_inbound_streams(STREAMS_MAX);
+        .with_max_negotiating_inbound_streams(STREAMS_MAX)
+        // The name of the protocol and the first message go out together: a round trip less for each stream.
+        .with_substream_upgrade_protocol_override(Version::V1Lazy);
     let transport = wires::both(&identity, tuning.connect)
         .map_err(|error| StartError::Identity { reason: error.to_string() })?;
     Ok(Swarm::new(transport, behaviour, me, swarm))
