@@ -8,14 +8,16 @@
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice};
-use std::num::NonZeroU64;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use redb::StorageBackend;
-use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
+use rustix::fs::{FallocateFlags, fallocate};
+
+mod plain;
+
+use plain::{Bounce, PlainFile};
 
 /// The ordinal of a segment; never used twice in one store.
 pub type SegmentId = u64;
@@ -162,6 +164,7 @@ pub trait SegmentFile: Debug + Send + Sync {
 pub struct Directory {
     root: PathBuf,
     segments: PathBuf,
+    bounce: Arc<Mutex<Bounce>>,
 }
 
 const INDEX: &str = "index.redb";
@@ -180,7 +183,7 @@ impl Directory {
             // What the store makes durable later is no more durable than its own name.
             File::open(parent)?.sync_all()?;
         }
-        Ok(Self { root: root.to_owned(), segments })
+        Ok(Self { root: root.to_owned(), segments, bounce: Arc::default() })
     }
 
     fn path(&self, id: SegmentId, suffix: &str) -> PathBuf {
@@ -200,8 +203,15 @@ impl Directory {
     }
 
     fn open_named(&self, id: SegmentId, suffix: &str) -> io::Result<Arc<dyn SegmentFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path(id, suffix))?;
-        Ok(Arc::new(PlainFile(file)))
+        let path = self.path(id, suffix);
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        Ok(Arc::new(self.plain_file(file, &path)))
+    }
+}
+
+impl Directory {
+    fn plain_file(&self, file: File, path: &Path) -> PlainFile {
+        PlainFile::new(file, path, self.bounce.clone())
     }
 }
 
@@ -251,7 +261,7 @@ impl Backend for Directory {
             let _ = std::fs::remove_file(&path);
             return Err(error);
         }
-        Ok(Arc::new(PlainFile(file)))
+        Ok(Arc::new(self.plain_file(file, &path)))
     }
 
     fn open(&self, id: SegmentId) -> io::Result<Arc<dyn SegmentFile>> {
@@ -290,54 +300,5 @@ impl Backend for Directory {
     fn free(&self) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(&self.segments)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-}
-
-#[derive(Debug)]
-struct PlainFile(File);
-
-impl SegmentFile for PlainFile {
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
-    }
-
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact_at(out, offset)
-    }
-
-    fn allocated(&self) -> io::Result<u64> {
-        // The unit of this count, whatever the file system's own.
-        Ok(self.0.metadata()?.blocks() * 512)
-    }
-
-    fn write_all_at(&self, mut offset: u64, parts: &[&[u8]]) -> io::Result<()> {
-        let mut parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-        let mut left = &mut parts[..];
-        IoSlice::advance_slices(&mut left, 0);
-        while !left.is_empty() {
-            match rustix::io::pwritev(&self.0, left, offset) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    offset += written as u64;
-                    IoSlice::advance_slices(&mut left, written);
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-
-    fn forget_cached(&self, offset: u64, length: u64) {
-        // It may decline, and nothing is lost by that.
-        let _ = fadvise(&self.0, offset, NonZeroU64::new(length), Advice::DontNeed);
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
-        Ok(fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)?)
     }
 }
