@@ -2,16 +2,18 @@
 //!
 //! A read needs k answers and asks k seeders. How long is too long is told by the others: once half of k have answered,
 //! twice the time that they took; before that, twice what was expected of those asked. Each spare doubles the wait for
-//! the next, and there are at most half as many as answers are needed, so that a slow line, on which all are late, carries
-//! little in vain. One that fails, or has fallen silent for so long that the transport gives it up, is replaced at once
-//! and is no spare.
+//! the next; when there are half as many as answers are needed, further ones come seldom. So a slow line, on which all are
+//! late, carries little in vain, and whoever can answer is asked in the end. One that fails, or has fallen silent for so
+//! long that the transport gives it up, is replaced at once and is no spare.
 
 use std::time::Duration;
 
 /// Within this nobody dawdles: a process may wait that long for its turn on a busy machine.
 const FLOOR: Duration = Duration::from_millis(10);
-/// Longer than any read takes.
-const NEVER: Duration = Duration::from_secs(3600);
+/// Between spares beyond half of what is needed.
+const SELDOM: Duration = Duration::from_secs(4);
+/// Longer than any wait; what is known of a seeder may be absurd.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// One read that waits for `need` answers.
 #[derive(Debug)]
@@ -43,11 +45,10 @@ impl Hedge {
     pub fn due(&self) -> Duration {
         let half = self.need.div_ceil(2).max(1);
         let usual = self.came.get(half - 1).copied().unwrap_or(self.expected);
-        if self.spares as usize >= half {
-            return NEVER;
-        }
-        let patience = usual.saturating_mul(2).saturating_add(FLOOR);
-        patience.saturating_mul(1 << self.spares.min(16)).min(NEVER)
+        let patience = usual.saturating_mul(2).saturating_add(FLOOR).min(LONGEST);
+        let half = u32::try_from(half).unwrap_or(u32::MAX);
+        let doubled = patience.saturating_mul(1 << self.spares.min(half).min(10)).min(LONGEST);
+        doubled + SELDOM * (self.spares + 1).saturating_sub(half)
     }
 }
 
@@ -74,17 +75,21 @@ mod tests {
         }
     }
 
-    /// Goal: a line on which everybody is slow costs few spares, each after twice the wait. Method: no answer comes; ask
-    /// whenever one is due.
+    /// Goal: a line on which everybody is slow costs few spares, each after twice the wait; in the end everybody is asked,
+    /// whatever was expected. Method: no answer comes; ask whenever one is due.
     #[test]
-    fn spares_are_few() {
+    fn spares_are_few_at_first() {
         let mut hedge = Hedge::new(10, ms(20));
-        let mut due = Vec::new();
-        while hedge.due() < NEVER {
-            due.push(hedge.due());
+        let due: Vec<Duration> = std::iter::repeat_with(|| {
+            let due = hedge.due();
             hedge.spared();
-        }
-        assert_eq!(due, [50, 100, 200, 400, 800].map(ms));
-        assert_eq!(Hedge::new(1, Duration::MAX).due(), NEVER);
+            due
+        })
+        .take(8)
+        .collect();
+        assert_eq!(due, [50, 100, 200, 400, 800, 5_600, 9_600, 13_600].map(ms));
+        let mut absurd = Hedge::new(10, Duration::MAX);
+        (0..10).for_each(|_| absurd.spared());
+        assert!(absurd.due() < Duration::from_secs(100));
     }
 }
