@@ -14,8 +14,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use tallow_seal::entry::{Entry, FileTime};
+
+mod large;
+
+use large::{LARGE_MIN, Large};
 
 use crate::error::GetError;
 use crate::identity::random_bytes;
@@ -36,12 +40,6 @@ pub struct GetOptions {
     pub force: bool,
 }
 
-/// Largest single write: longer ones are slower by a factor. Bytes.
-const PIECE: usize = 1 << 20;
-/// Files from this size on get their disk before they are written: what doesn't fit is known at once, and what is
-/// written finds its place faster. Bytes.
-const RESERVED_MIN: u64 = 4 << 20;
-
 /// A tree being written below one root.
 pub(crate) struct Target {
     root: PathBuf,
@@ -57,6 +55,7 @@ pub(crate) struct Target {
 
 struct Open {
     temporary: Temporary,
+    large: Option<Large>,
     path: PathBuf,
     entry: Entry,
 }
@@ -198,24 +197,31 @@ impl Target {
             .open(&temporary)
             .map_err(failed(&path))?;
         let temporary = Temporary { file, path: temporary, is_named: false };
-        reserve(&temporary.file, entry.size().get()).map_err(failed(&path))?;
-        self.open = Some(Open { temporary, path, entry });
+        let size = entry.size().get();
+        let large = (size >= LARGE_MIN).then(|| Large::begin(&temporary.file, &temporary.path, size));
+        let large = large.transpose().map_err(failed(&path))?;
+        self.open = Some(Open { temporary, large, path, entry });
         Ok(())
     }
 
     /// Writes to the file begun last.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), GetError> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        bytes
-            .chunks(PIECE)
-            .try_for_each(|piece| open.temporary.file.write_all(piece))
-            .map_err(failed(&open.path))
+        let mut file = &open.temporary.file;
+        let written = match &mut open.large {
+            Some(large) => large.write(file, bytes),
+            None => file.write_all(bytes),
+        };
+        written.map_err(failed(&open.path))
     }
 
     /// Gives the file its mode, time and name.
     pub fn end(&mut self) -> Result<(), GetError> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         let file = &open.temporary.file;
+        if let Some(large) = open.large.take() {
+            large.end(file).map_err(failed(&open.path))?;
+        }
         if self.is_file {
             file.sync_all().map_err(failed(&open.path))?;
         }
@@ -298,17 +304,6 @@ fn note(notes: &mut Vec<Skipped>, path: &Path, what: &str, error: &std::io::Erro
     notes.push(Skipped { path: path.display().to_string(), reason: format!("{what}: {error}") });
 }
 
-/// Takes the disk of a large file at once, where the file system can.
-fn reserve(file: &File, size: u64) -> std::io::Result<()> {
-    if size < RESERVED_MIN {
-        return Ok(());
-    }
-    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-        other => other.map_err(Into::into),
-    }
-}
-
 /// The time of the last access is not kept: it becomes that of the last change.
 fn times(modified: FileTime) -> Timestamps {
     let time = Timespec { tv_sec: modified.seconds(), tv_nsec: i64::from(modified.nanos()) };
@@ -318,8 +313,9 @@ fn times(modified: FileTime) -> Timestamps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tallow_seal::entry::{Kind, Mode};
-    use tallow_types::unit::TimeMs;
+    use tallow_seal::entry::{Content, Kind, Mode};
+    use tallow_types::codec::Bounded;
+    use tallow_types::unit::{Bytes, TimeMs};
 
     fn entry(mode: u32) -> Entry {
         let modified = FileTime::new(1_000_000_000, 5).expect("valid");
@@ -349,6 +345,25 @@ mod tests {
         target.finish().expect("finishes");
         assert!(!dir.path().join("evil").exists());
         assert_eq!(std::fs::read_link(root.join("later")).expect("a link"), Path::new(".."));
+    }
+
+    /// Goal: large files come out as they went in, in whatever pieces they came and wherever they end. Method: sizes around
+    /// whole blocks, in pieces that fit none.
+    #[test]
+    fn large_files_are_whole() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mut bytes = vec![0; usize::try_from(LARGE_MIN).expect("fits") + (1 << 20) + 1];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        for len in [bytes.len(), bytes.len() - 1, bytes.len() - (1 << 20), bytes.len() - 4098] {
+            let path = dir.path().join(len.to_string());
+            let mut target = Target::file(path.clone(), false).expect("free");
+            let content = Content::Lists { size: Bytes::new(len as u64), lists: Bounded::default() };
+            target.begin("", Entry { kind: Kind::File(content), ..entry(0o640) }).expect("begins");
+            bytes[..len].chunks(300_007).for_each(|piece| target.write(piece).expect("writes"));
+            target.end().expect("ends");
+            target.finish().expect("finishes");
+            assert!(std::fs::read(&path).expect("reads") == bytes[..len], "{len} bytes");
+        }
     }
 
     /// Goal: a file appears whole or not at all, with mode and time, and replaces nothing. Method: drop one half-way.
