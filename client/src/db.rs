@@ -248,6 +248,16 @@ pub(crate) fn encoded<T: BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).expect("writing to a vector cannot fail")
 }
 
+/// Inside a write transaction: a value by key, decoded.
+pub(crate) fn keyed_in<T: BorshDeserialize>(
+    tx: &WriteTransaction,
+    table: Keyed,
+    key: &[u8],
+) -> Result<Option<T>, LocalError> {
+    let table = tx.open_table(table).map_err(failed)?;
+    table.get(key).map_err(failed)?.map(|found| decoded(found.value())).transpose()
+}
+
 /// Inside a write transaction: one value by name.
 pub(crate) fn put_named<T: BorshSerialize>(
     tx: &WriteTransaction,

@@ -237,31 +237,37 @@ async fn store(uplink: &Uplink, seat: &Seat, request: &Request, payload: Payload
     }
 }
 
+/// Acknowledgements go to the journal this often: each time costs a sync of the disk, and what a crash takes of them is
+/// sent again, no more.
+const JOURNAL_EVERY: Duration = Duration::from_millis(100);
+
 /// Writes acknowledgements to the journal, as many at once as have come.
 pub(crate) async fn keep_journal(
     db: Arc<Db>,
     mut acks: mpsc::UnboundedReceiver<(Digest, SlotIndex, SeederId)>,
 ) {
     let mut batch = Vec::new();
-    while acks.recv_many(&mut batch, 256).await > 0 {
+    while acks.recv_many(&mut batch, 4096).await > 0 {
         let mut by_digest: BTreeMap<Digest, Vec<(SlotIndex, SeederId)>> = BTreeMap::new();
         for (digest, slot, seeder) in batch.drain(..) {
             by_digest.entry(digest).or_default().push((slot, seeder));
         }
         let db = db.clone();
         let written = tokio::task::spawn_blocking(move || {
-            let mut attempts = Vec::new();
-            for (digest, acks) in by_digest {
-                if let Some(mut attempt) = db.keyed::<Attempt>(ATTEMPTS, digest.as_bytes())? {
-                    attempt.acknowledged.extend(acks);
-                    attempts.push((digest, attempt));
+            db.write(|tx| {
+                for (digest, acks) in by_digest {
+                    // Read where it is written: an attempt that is done with meanwhile stays gone.
+                    if let Some(mut attempt) = db::keyed_in::<Attempt>(tx, ATTEMPTS, digest.as_bytes())? {
+                        attempt.acknowledged.extend(acks);
+                        db::put_keys(tx, ATTEMPTS, [(digest.as_bytes().as_slice(), Some(&attempt))])?;
+                    }
                 }
-            }
-            let rows = attempts.iter().map(|(digest, attempt)| (digest.as_bytes().as_slice(), Some(attempt)));
-            db.write(|tx| db::put_keys(tx, ATTEMPTS, rows))
+                Ok(())
+            })
         });
         if let Ok(Err(error)) = written.await {
             tracing::warn!(%error, "the journal of acknowledgements could not be written");
         }
+        tokio::time::sleep(JOURNAL_EVERY).await;
     }
 }

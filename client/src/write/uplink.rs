@@ -434,9 +434,9 @@ impl Uplink {
         }
         let attempt = StripeAttempt::begin(self.setup.contract, StripeId::new(random_bytes()), stripe);
         let attempt = Attempt { attempt, began: TimeMs::new(now), acknowledged: Vec::new() };
-        self.setup
-            .db
-            .write(|tx| db::put_keys(tx, ATTEMPTS, [(digest.as_bytes().as_slice(), Some(&attempt))]))?;
+        // Durable with the first acknowledgement: before, there is nothing to go on with.
+        let row = [(digest.as_bytes().as_slice(), Some(&attempt))];
+        self.setup.db.write_soft(|tx| db::put_keys(tx, ATTEMPTS, row))?;
         Ok(attempt)
     }
 
