@@ -3,6 +3,7 @@
 //! Absolute times say little on a shared machine; every line ends in a ratio. Nothing here is a test: `scripts/bench`
 //! runs it and compares with the figures kept in `benches/baseline.md`.
 
+mod catalog;
 mod coding;
 mod discard;
 mod files;
@@ -38,6 +39,7 @@ const BENCHES: &[Bench] = &[
     ("store", true, store::run),
     ("network-gib", false, network::run_gib),
     ("growth", false, growth::run),
+    ("catalog", false, catalog::run),
 ];
 
 fn main() -> Result<()> {

@@ -59,6 +59,11 @@ impl Home {
         self.dir.join("wallets").join(chain.to_string())
     }
 
+    /// Where a catalog is while the words of its account are being tried.
+    pub fn restoring(&self, chain: &ChainId) -> PathBuf {
+        self.dir.join("clients").join(chain.to_string()).join("restoring")
+    }
+
     /// The client library's folder for an account on a network.
     pub fn client(&self, chain: &ChainId, account: &AccountId) -> PathBuf {
         self.dir.join("clients").join(chain.to_string()).join(account.to_string())

@@ -82,25 +82,44 @@ fn put_out(text: &str) {
 
 /// A table for people: columns as wide as their widest cell, numbers to the right.
 pub fn table(head: &[&str], right: &[bool], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
+    Table::new(head, right).lines(rows)
+}
+
+/// A table that comes in several runs of rows: the first has the head, and no column gets narrower.
+pub struct Table {
+    head: Option<Vec<String>>,
+    right: Vec<bool>,
+    widths: Vec<usize>,
+}
+
+impl Table {
+    /// With names of columns, and whether each is set to the right.
+    pub fn new(head: &[&str], right: &[bool]) -> Self {
+        let widths = head.iter().map(|cell| cell.chars().count()).collect();
+        let head = Some(head.iter().map(|cell| (*cell).to_owned()).collect());
+        Self { head, right: right.to_vec(), widths }
     }
-    let mut text = String::new();
-    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
-    for row in std::iter::once(&head).chain(rows) {
-        let mut line = String::new();
-        for ((cell, width), right) in row.iter().zip(&widths).zip(right) {
-            let blanks = " ".repeat(width - cell.chars().count());
-            line.push_str(&if *right { blanks + cell } else { cell.clone() + &blanks });
-            line.push_str("  ");
+
+    /// The next rows.
+    pub fn lines(&mut self, rows: &[Vec<String>]) -> String {
+        for row in rows {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
         }
-        text.push_str(line.trim_end());
-        text.push('\n');
+        let mut text = String::new();
+        for row in self.head.take().iter().chain(rows) {
+            let mut line = String::new();
+            for ((cell, width), right) in row.iter().zip(&self.widths).zip(&self.right) {
+                let blanks = " ".repeat(width - cell.chars().count());
+                line.push_str(&if *right { blanks + cell } else { cell.clone() + &blanks });
+                line.push_str("  ");
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
     }
-    text
 }
 
 #[cfg(test)]
@@ -112,6 +131,9 @@ mod tests {
     fn tables_line_up() {
         let rows = vec![vec!["a".to_owned(), "10".to_owned()], vec!["long".to_owned(), "9".to_owned()]];
         let text = table(&["name", "n"], &[false, true], &rows);
+        assert_eq!(text, "name   n\na     10\nlong   9\n");
+        let mut runs = Table::new(&["name", "n"], &[false, true]);
+        let text = runs.lines(&rows[..1]) + &runs.lines(&rows[1..]);
         assert_eq!(text, "name   n\na     10\nlong   9\n");
     }
 }

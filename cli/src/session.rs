@@ -91,11 +91,21 @@ impl Session {
     /// With a seed that leaves nothing on this machine: the faucet of a development network, or words not yet known to
     /// be a wallet's.
     pub async fn fleeting(chosen: &Chosen, seed: Seed, access: Access) -> Result<Self> {
+        Self::trying(chosen, seed, access, None).await
+    }
+
+    /// The same with a folder, for the caller to keep or to remove.
+    pub async fn trying(
+        chosen: &Chosen,
+        seed: Seed,
+        access: Access,
+        dir: Option<std::path::PathBuf>,
+    ) -> Result<Self> {
         let number = u64::from_le_bytes(*crate::keyfile::random()?);
         let plan = profile_for(chosen, None)?;
         let identity = Identity::new(seed, number);
         let node = connect(chosen, &identity, &Line::default()).await?;
-        Self::over(node, SILENT, chosen, identity, None, access, plan).await
+        Self::over(node, SILENT, chosen, identity, dir, access, plan).await
     }
 
     async fn over(

@@ -349,4 +349,47 @@ mod tests {
         let again = open(dir.path(), 1, 1, IfLocked::Fail).expect("opens");
         assert_eq!(again.named::<u32>(META, "x").expect("reads"), Some(7));
     }
+
+    /// Goal: a folder of the layout before this one opens, and what it was in the middle of is not forgotten. Method: make the
+    /// tables of then by hand; look for journal and cache.
+    #[test]
+    fn former_layouts_keep_their_journal() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let former = Database::create(dir.path().join(FILE)).expect("opens");
+        let tx = former.begin_write().expect("begins");
+        {
+            let mut meta = tx.open_table(META).expect("opens");
+            let chain = ChainId::new([1; 32]);
+            let rows: [(&str, &[u8]); 4] = [
+                (LAYOUT, FORMER),
+                ("network", chain.as_bytes()),
+                ("account", &[1; 32]),
+                (crate::book::STATE, &[9; 50]),
+            ];
+            for (name, value) in rows {
+                meta.insert(name, value).expect("writes");
+            }
+            for table in [ATTEMPTS, CHUNKS] {
+                tx.open_table(table)
+                    .expect("opens")
+                    .insert([5; 32].as_slice(), encoded(&7u32).as_slice())
+                    .expect("writes");
+            }
+            for table in [ENTRIES, TXS] {
+                tx.open_table(table).expect("opens").insert("x", encoded(&7u32).as_slice()).expect("writes");
+            }
+            tx.open_table(STRIPES).expect("opens").insert(0, [1].as_slice()).expect("writes");
+        }
+        tx.commit().expect("commits");
+        drop(former);
+        for _ in 0..2 {
+            let db = open(dir.path(), 1, 1, IfLocked::Fail).expect("opens");
+            for table in [ATTEMPTS, CHUNKS] {
+                assert_eq!(db.keyed::<u32>(table, &[5; 32]).expect("reads"), Some(7));
+            }
+            assert_eq!(db.named::<u32>(TXS, "x").expect("reads"), Some(7));
+            assert_eq!(db.named::<u32>(ENTRIES, "x").expect("reads"), None);
+            assert!(crate::book::Book::load(&db, None).expect("loads").commit.is_none());
+        }
+    }
 }

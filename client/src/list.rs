@@ -7,6 +7,7 @@ use tallow_seal::path::BlobPath;
 use tallow_types::unit::{LeafIndex, TimeMs};
 
 use crate::book::Book;
+use crate::db::Db;
 use crate::entries::{Child, Children, Sum, modified_ms};
 use crate::error::GetError;
 use crate::get::lookup;
@@ -18,6 +19,8 @@ type All = Box<dyn Iterator<Item = Result<(BlobPath, Entry), GetError>> + Send>;
 pub struct Listing {
     book: Arc<Book>,
     rest: Rest,
+    /// Open for as long as there is something to list, whatever becomes of the client.
+    _db: Arc<Db>,
 }
 
 enum Rest {
@@ -28,7 +31,7 @@ enum Rest {
 }
 
 impl Listing {
-    pub(crate) fn new(book: Arc<Book>, path: &str, recursive: bool) -> Result<Self, GetError> {
+    pub(crate) fn new(db: Arc<Db>, book: Arc<Book>, path: &str, recursive: bool) -> Result<Self, GetError> {
         let all = lookup(&book.entries, path)?;
         let own = if path.is_empty() { None } else { book.entries.get(path)? };
         let rest = match own {
@@ -36,7 +39,7 @@ impl Listing {
             Some(entry) if entry.kind != Kind::Dir => Rest::Single(Some(listed(path, &entry))),
             _ => Rest::Children(Box::new(book.entries.children(path)?)),
         };
-        Ok(Self { book, rest })
+        Ok(Self { book, rest, _db: db })
     }
 }
 

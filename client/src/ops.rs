@@ -45,7 +45,7 @@ impl Client {
     /// The path isn't there, or the catalog can't be read.
     pub async fn list(&self, prefix: &str, recursive: bool) -> Result<Listing, GetError> {
         let (book, ..) = self.inner.view(silent(), Whose::Quorum).await?;
-        Listing::new(book, prefix, recursive)
+        Listing::new(self.inner.db.clone(), book, prefix, recursive)
     }
 
     /// What is known of one path, with the health of the contract that holds it. A folder is walked.

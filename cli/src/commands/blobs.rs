@@ -15,7 +15,7 @@ use crate::args::{ByteRange, Get, Ls, Put, Rm};
 use crate::commands::contract;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result, file_failed};
-use crate::output::{self, Output};
+use crate::output::{Output, Table};
 use crate::session::{Session, explain};
 use crate::{human, progress};
 
@@ -245,44 +245,50 @@ fn forced(mut failure: Failure, force: bool) -> Failure {
     failure
 }
 
+/// Rows of a listing that are lined up together: what comes is shown while the rest is looked up.
+const LS_ROWS: usize = 2048;
+
 /// Lists blobs.
 pub async fn ls(ctx: &Context, args: Ls) -> Result<()> {
     let chosen = ctx.network()?;
     let session = Session::open(ctx, &chosen, Access::Read, None).await?;
     let prefix = trimmed(&args.prefix);
-    let listed = match session.client.ls(&prefix, args.recursive).await {
-        Ok(listed) => listed,
+    let listing = match session.client.list(&prefix, args.recursive).await {
+        Ok(listing) => Some(listing),
         // Nothing was stored yet: nothing is there, which is an answer.
-        Err(GetError::Session(SessionError::NoContract(_))) if prefix.is_empty() => Vec::new(),
+        Err(GetError::Session(SessionError::NoContract(_))) if prefix.is_empty() => None,
         Err(error) => return Err(get_failed(error, &prefix)),
     };
     session.close().await?;
-    if ctx.out.json {
-        for entry in &listed {
-            ctx.out.result("entry", entry_json(entry), String::new);
+    let mut table = Table::new(&["mode", "size", "modified", "name"], &[false, true, false, false]);
+    let (mut rows, mut count) = (Vec::new(), 0);
+    for entry in listing.into_iter().flatten() {
+        let entry = entry.map_err(|error| get_failed(error, &prefix))?;
+        count += 1;
+        if ctx.out.json {
+            ctx.out.result("entry", entry_json(&entry), String::new);
+            continue;
         }
-        return Ok(());
+        rows.push(entry_row(&entry));
+        if rows.len() == LS_ROWS {
+            ctx.out.say(table.lines(&std::mem::take(&mut rows)).trim_end());
+        }
     }
-    let rows: Vec<Vec<String>> = listed
-        .iter()
-        .map(|entry| {
-            let (size, name) = match &entry.kind {
-                ListedKind::File => (human::size(entry.size), shown(&entry.path)),
-                ListedKind::Folder => (String::new(), format!("{}/", shown(&entry.path))),
-                ListedKind::Link(to) => (String::new(), format!("{} -> {}", shown(&entry.path), shown(to))),
-            };
-            let mode = format!("{:04o}", entry.mode & 0o7777);
-            vec![mode, size, modified(entry.mtime_ms), name]
-        })
-        .collect();
     if !rows.is_empty() {
-        ctx.out.say(
-            output::table(&["mode", "size", "modified", "name"], &[false, true, false, false], &rows)
-                .trim_end(),
-        );
+        ctx.out.say(table.lines(&rows).trim_end());
     }
-    ctx.out.note(human::entries(listed.len()));
+    ctx.out.note(human::entries(count));
     Ok(())
+}
+
+fn entry_row(entry: &Listed) -> Vec<String> {
+    let (size, name) = match &entry.kind {
+        ListedKind::File => (human::size(entry.size), shown(&entry.path)),
+        ListedKind::Folder => (String::new(), format!("{}/", shown(&entry.path))),
+        ListedKind::Link(to) => (String::new(), format!("{} -> {}", shown(&entry.path), shown(to))),
+    };
+    let mode = format!("{:04o}", entry.mode & 0o7777);
+    vec![mode, size, modified(entry.mtime_ms), name]
 }
 
 fn modified(mtime_ms: i64) -> String {

@@ -1,8 +1,11 @@
 //! `tallow wallet`: the keys of an account on one network.
 
+use std::path::Path;
+
 use serde_json::json;
-use tallow_client::{Access, Identity};
+use tallow_client::{Access, Identity, RestoreReport};
 use tallow_net::Transport as _;
+use tallow_seal::keys::Seed;
 use tallow_seal::phrase::{Phrase, PhraseError};
 use tallow_types::contract::contract_id;
 use tallow_types::wire::Request;
@@ -84,8 +87,7 @@ pub async fn endow(chosen: &Chosen, account: AccountId) -> Result<Fuel> {
 pub async fn endow_all(chosen: &Chosen, accounts: &[AccountId]) -> Result<Fuel> {
     let Some(folder) = &chosen.dev else { return Ok(Fuel::ZERO) };
     let gift = Fuel::ONE.mul_div_floor(GIFT, 1).expect("a small multiple fits");
-    let faucet =
-        Session::fleeting(chosen, tallow_seal::keys::Seed::new(folder.faucet()?), Access::Write).await?;
+    let faucet = Session::fleeting(chosen, Seed::new(folder.faucet()?), Access::Write).await?;
     for account in accounts {
         faucet.client.transfer(*account, gift).await.map_err(explain)?;
     }
@@ -101,10 +103,24 @@ async fn restore(ctx: &Context) -> Result<()> {
     let phrase = Phrase::parse(&text).map_err(|error| not_a_phrase(&error))?;
     let entropy = phrase.entropy();
     // Nothing is left on this machine by words that turn out to be nobody's.
-    let session = Session::fleeting(&chosen, phrase.seed(), Access::Read).await?;
-    let report = session.client.restore(progress::bar(ctx.out)).await.map_err(explain)?;
-    session.close().await?;
+    let dir = ctx.home.restoring(&chosen.network.chain);
+    let found = find(ctx, &chosen, phrase.seed(), &dir).await;
+    let report = match found {
+        Ok(report) => report,
+        Err(failure) => {
+            let _gone = std::fs::remove_dir_all(&dir);
+            return Err(failure);
+        }
+    };
     keep(ctx, &chosen, &entropy, &password)?;
+    // What was fetched need not be fetched again. A folder that is there already knows as much.
+    let client = ctx.home.client(&chosen.network.chain, &report.balance.account);
+    if let Some(parent) = client.parent() {
+        private_dir(parent)?;
+    }
+    if std::fs::rename(&dir, &client).is_err() {
+        let _gone = std::fs::remove_dir_all(&dir);
+    }
     let value = json!({
         "account": report.balance.account.to_string(),
         "network": chosen.network.to_string(),
@@ -125,6 +141,14 @@ async fn restore(ctx: &Context) -> Result<()> {
         )
     });
     Ok(())
+}
+
+/// Finds all that belongs to the words, with the catalog in a folder.
+async fn find(ctx: &Context, chosen: &Chosen, seed: Seed, dir: &Path) -> Result<RestoreReport> {
+    let session = Session::trying(chosen, seed, Access::Read, Some(dir.to_owned())).await?;
+    let report = session.client.restore(progress::bar(ctx.out)).await.map_err(explain)?;
+    session.close().await?;
+    Ok(report)
 }
 
 fn not_a_phrase(error: &PhraseError) -> Failure {

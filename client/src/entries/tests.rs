@@ -52,7 +52,7 @@ fn entries(db: &Db) -> Entries {
 /// Goal: children are shown once each, in order, folders with or without an entry of their own. Method: names that sort between.
 #[test]
 fn children_are_grouped() {
-    let db = db();
+    let db = Arc::new(db());
     let file = || Some(inline(5));
     let dir = || Some(entry(Kind::Dir));
     write(
@@ -63,7 +63,7 @@ fn children_are_grouped() {
         let mut book = Book::default();
         book.entries = entries(&db);
         let book = Arc::new(book);
-        let listing = Listing::new(book, prefix, false).expect("is there");
+        let listing = Listing::new(db.clone(), book, prefix, false).expect("is there");
         listing.map(|one| one.map(|one| (one.path, one.size, one.kind)).expect("reads")).collect::<Vec<_>>()
     };
     let (file, folder) = (ListedKind::File, ListedKind::Folder);

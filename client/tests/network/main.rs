@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may stop where it stands")]
 
+mod catalogs;
 mod devices;
 mod drops;
 mod faults;
