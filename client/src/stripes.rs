@@ -70,6 +70,8 @@ struct Sums {
     uncovered: BTreeSet<LeafIndex>,
     /// Rows that the catalog does not refer to.
     unused: BTreeSet<LeafIndex>,
+    /// Where each stripe is.
+    places: BTreeSet<(StripeId, LeafIndex)>,
 }
 
 impl Sums {
@@ -86,6 +88,7 @@ impl Sums {
         if row.uses == 0 {
             self.unused.insert(leaf);
         }
+        self.places.insert((row.stripe, leaf));
     }
 
     fn take(&mut self, leaf: LeafIndex, row: &Row) {
@@ -104,6 +107,7 @@ impl Sums {
         }
         self.uncovered.remove(&leaf);
         self.unused.remove(&leaf);
+        self.places.remove(&(row.stripe, leaf));
     }
 }
 
@@ -139,6 +143,12 @@ impl Stripes {
 
     pub fn get(&self, leaf: LeafIndex) -> Option<&Row> {
         self.rows.get(usize::try_from(leaf.get()).ok()?)?.as_ref()
+    }
+
+    /// The leaf of a stripe.
+    pub fn leaf_of(&self, stripe: &StripeId) -> Option<LeafIndex> {
+        let found = self.sums.places.range((*stripe, LeafIndex::ZERO)..).next();
+        found.filter(|(known, _)| known == stripe).map(|(_, leaf)| *leaf)
     }
 
     /// Every leaf in order.

@@ -73,6 +73,8 @@ pub(crate) struct Cell {
     pub ordinal: u64,
     state: watch::Sender<State>,
     chunks: Mutex<Vec<Packed>>,
+    /// Parts of tables, which are no blobs.
+    parts: Mutex<Vec<Packed>>,
     /// The journal's name for it, once it is coded; stripes of records have none.
     pub digest: OnceLock<Digest>,
 }
@@ -83,6 +85,7 @@ impl Cell {
             ordinal,
             state: watch::Sender::new(State::Open),
             chunks: Mutex::default(),
+            parts: Mutex::default(),
             digest: OnceLock::new(),
         })
     }
@@ -91,8 +94,16 @@ impl Cell {
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner).push(packed);
     }
 
+    /// A part of a table, for a later snapshot to find.
+    pub fn add_part(&self, packed: Packed) {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).push(packed);
+    }
+
+    /// All that can be found in it again.
     pub fn chunks(&self) -> Vec<Packed> {
-        self.chunks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut all = self.chunks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.extend_from_slice(&self.parts.lock().unwrap_or_else(PoisonError::into_inner));
+        all
     }
 
     /// Whether there is no blob in it: records alone.

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tallow_proofs::lane::{Changed, SumTree};
-use tallow_seal::chunk::ChunkId;
+use tallow_seal::chunk::{ChunkId, ChunkRef};
 use tallow_seal::head::{Place, Which, seal_head};
 use tallow_types::codec::Bounded;
 use tallow_types::commit::{Commit, Rank, SlotState};
-use tallow_types::id::{CommitHash, Digest};
+use tallow_types::id::{CommitHash, Digest, StripeId};
 use tallow_types::unit::{LeafIndex, Sequence, SlotIndex};
 use tokio::sync::oneshot;
 
 use super::carry::{Carried, Sent};
-use super::cell::{Cell, State};
+use super::cell::{Cell, Failure, Packed, State};
 use super::committer::{Committer, DEAD, Session};
 use super::countersign::Verdict;
 use super::group::{Acked, Finish, Fresh, Resolver, Staged, stage};
@@ -98,7 +98,7 @@ impl Committer {
                 Ok(Default::default())
             };
         }
-        let fresh = Fresh::new(works.uplink.settled(), self.book.leaves());
+        let fresh = self.fresh();
         let tail_leaf = fresh.end(self.book.leaves());
         let tail = Tail::resume(works.profile, &works.packer, (open, tail_cell.clone()), tail_leaf);
         let mut staged = Staged::default();
@@ -189,12 +189,26 @@ impl Committer {
         for (_, row, _) in &fresh.cells {
             self.book.rows_mut().push(Row::clone(row));
         }
-        let catalog = catalog_step(&mut tail, &works.keys.catalog, &self.book, &staged.changes);
-        let repair = repair_step(&mut tail, &works.keys.repair, &self.book, &dropped);
+        let written = catalog_step(&mut tail, &works.keys.catalog, &self.book, &staged.changes);
+        let written = written.and_then(|catalog| {
+            Ok((catalog, repair_step(&mut tail, &works.keys.repair, &self.book, &dropped)?))
+        });
         self.book.rows_mut().truncate(before);
-        let (mut catalog, mut repair) = (catalog.map_err(internal)?, repair.map_err(internal)?);
+        let (mut catalog, mut repair) = match written {
+            Ok(written) => written,
+            Err(bug) => {
+                // Blobs of others may lie in its first stripe.
+                if let Some(closed) = tail.give_up() {
+                    works.uplink.send_apart(closed, None);
+                }
+                return Err(internal(bug));
+            }
+        };
         let logs = [(&works.keys.catalog, &mut catalog), (&works.keys.repair, &mut repair)];
-        let stripes = tail.finish(logs).map_err(internal)?;
+        let stripes = tail.finish(logs).map_err(|bug| {
+            tail_cell.set(State::Failed(Failure::Internal(bug.clone())));
+            internal(bug)
+        })?;
         let (tail, carried) = self.tail(stripes).await?;
         Ok(Some(Plan { fresh, tail, carried, steps: Some(Steps { catalog, repair }), dropped }))
     }
@@ -329,20 +343,9 @@ impl Committer {
         let fresh = plan.fresh.cells.iter().map(|(cell, row, leaf)| (cell, row, *leaf));
         let tail = plan.tail.iter().zip(tail_leaves).map(|((cell, row), leaf)| (cell, row, leaf));
         for (cell, row, leaf) in fresh.chain(tail) {
-            for packed in cell.chunks() {
-                let chunk = tallow_seal::chunk::ChunkRef {
-                    id: packed.id,
-                    leaf,
-                    offset: packed.offset,
-                    sealed_len: packed.sealed_len,
-                    plain_len: packed.plain_len,
-                };
-                self.unsaved.chunks.push((packed.id, (row.stripe, chunk)));
-            }
-            self.unsaved.attempts.extend(cell.digest.get().copied());
+            self.unsaved.note(cell, leaf, row.stripe);
             cell.set(State::Committed { leaf, stripe: row.stripe });
             works.packer.add_stripes([(leaf, row.stripe)]);
-            self.unsaved.cells.push(cell.clone());
         }
         let cells = plan.fresh.cells.iter().map(|(cell, ..)| cell);
         let cells = cells.chain(plan.tail.iter().map(|(cell, _)| cell));
@@ -364,6 +367,10 @@ impl Committer {
             db::put_named(tx, db::META, DEAD, dead)
         });
         self.unsynced.get_or_insert_with(Instant::now);
+        // The journal must not fall back behind a commit: what it tells of is looked for in the book, but costs a large stripe.
+        if !attempts.is_empty() {
+            self.sync();
+        }
         // Until here they were found as chunks on their way.
         cells.iter().for_each(|cell| self.works.packer.arrived(cell));
         if !matches!(saved, Ok(true)) {
@@ -384,6 +391,18 @@ pub(crate) struct Unsaved {
     chunks: Vec<(ChunkId, Known)>,
     attempts: Vec<Digest>,
     cells: Vec<Arc<Cell>>,
+}
+
+impl Unsaved {
+    /// A stripe is in a commit.
+    pub fn note(&mut self, cell: &Arc<Cell>, leaf: LeafIndex, stripe: StripeId) {
+        for packed in cell.chunks() {
+            let Packed { id, offset, sealed_len, plain_len } = packed;
+            self.chunks.push((id, (stripe, ChunkRef { id, leaf, offset, sealed_len, plain_len })));
+        }
+        self.attempts.extend(cell.digest.get().copied());
+        self.cells.push(cell.clone());
+    }
 }
 
 /// What a commit is made of.

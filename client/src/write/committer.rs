@@ -255,7 +255,7 @@ impl Committer {
     }
 
     /// Makes the local database durable. Failing at it costs a sync with the seeders at the next start.
-    fn sync(&mut self) {
+    pub fn sync(&mut self) {
         self.unsynced = None;
         if let Err(error) = self.works.db.sync() {
             tracing::warn!(%error, "the local database could not be made durable");
@@ -328,6 +328,9 @@ impl Committer {
             // Too many dropped out: under a new lease all of them are asked again.
             self.works.uplink.set_gate(false);
             self.works.uplink.fail_short();
+            self.works.keeper.broken().await;
+        } else if held.is_some() {
+            // It outlived what it was for: the local database failed.
             self.works.keeper.broken().await;
         }
         self.session = None;
@@ -407,18 +410,20 @@ impl Committer {
     fn adopt_known(&mut self) {
         let settled = self.works.uplink.settled().into_iter().map(|(cell, row)| (cell, row.stripe));
         let ours: Vec<_> = settled.chain(std::mem::take(&mut self.shown)).collect();
-        if ours.is_empty() {
-            return;
-        }
-        let known: BTreeMap<StripeId, LeafIndex> =
-            self.book.rows.iter().filter_map(|(leaf, row)| Some((row?.stripe, leaf))).collect();
         for (cell, stripe) in ours {
-            if let Some(leaf) = known.get(&stripe) {
-                cell.set(State::Committed { leaf: *leaf, stripe });
-                self.works.packer.arrived(&cell);
+            if let Some(leaf) = self.book.rows.leaf_of(&stripe) {
+                self.unsaved.note(&cell, leaf, stripe);
+                cell.set(State::Committed { leaf, stripe });
                 self.works.uplink.free_room(&cell);
             }
         }
+    }
+
+    /// Stripes that the next commit takes in. One that the book has already is not among them: a seeder refuses it a second
+    /// place, and it may be there although the journal does not say so.
+    pub fn fresh(&mut self) -> Fresh {
+        self.adopt_known();
+        Fresh::new(self.works.uplink.settled(), self.book.leaves())
     }
 
     async fn checkpoint_if_many(&mut self) {
@@ -455,7 +460,7 @@ impl Committer {
             return Ok(());
         }
         self.ensure_session().await?;
-        let fresh = Fresh::new(self.works.uplink.settled(), self.book.leaves());
+        let fresh = self.fresh();
         if fresh.cells.is_empty() {
             return Ok(());
         }

@@ -131,7 +131,7 @@ impl<'a> Tail<'a> {
         }
         let chunk = self.chunk(keys, plain)?;
         let ChunkRef { id, offset, sealed_len, plain_len, .. } = chunk;
-        self.cell.add(Packed { id, offset, sealed_len, plain_len });
+        self.cell.add_part(Packed { id, offset, sealed_len, plain_len });
         Ok((chunk, true))
     }
 

@@ -1,9 +1,11 @@
 //! Catalogs that have a history: snapshots, restores, folders of earlier versions.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use tallow_client::{Client, GetOptions, GetTarget, Listed, Source};
 
+use super::drops::Fed;
 use super::world::*;
 
 async fn all(client: &Client) -> Vec<Listed> {
@@ -57,6 +59,44 @@ async fn snapshots_are_restored() {
     let listing = again.list("tree/00", false).await.unwrap();
     drop(again);
     assert_eq!(listing.count(), 50);
+}
+
+/// Goal: a put is not in its own way when the client's folder knows less than the seeders: what it sent is in a commit, and
+/// the journal says that it is on its way. Method: copy the folder's file while the stripes of a put wait for their commit;
+/// let it end, put the copy back, and put the same again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_may_fall_behind() {
+    let world = World::new(6).await;
+    let dir = world.path("device-1");
+    let mut options = world.options(Some(dir.clone()), 1);
+    (options.tuning.checkpoint_stripes, options.tuning.checkpoint_after) =
+        (1000, Some(Duration::from_secs(60)));
+    let client = Client::open(options).await.unwrap();
+    write(&client, "first", vec![1]).await.unwrap();
+    let (bytes, before) = (noise(3, 3_000_000), world.stored());
+    let (feed, fed) = Fed::new();
+    let put = {
+        let client = client.clone();
+        tokio::spawn(async move { client.put(Source::reader(Box::new(fed)), "blob", silent()).await })
+    };
+    feed.send(bytes[..2_500_000].to_vec()).unwrap();
+    let sent = async {
+        while world.stored() < before + 3 * 1_500_000 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), sent).await.expect("stripes are sent as they fill");
+    let behind = std::fs::read(dir.join("client.redb")).unwrap();
+    feed.send(bytes[2_500_000..].to_vec()).unwrap();
+    drop(feed);
+    put.await.unwrap().unwrap();
+    client.close().await.unwrap();
+    drop(client);
+    std::fs::write(dir.join("client.redb"), behind).unwrap();
+    let client = world.client(1).await;
+    assert_eq!(write(&client, "blob", bytes.clone()).await.unwrap().signers, 6);
+    assert_eq!(read(&client, "blob").await.unwrap(), bytes);
+    client.close().await.unwrap();
 }
 
 /// Goal: the client's folder is its owner's alone. Method: a folder made with other rights; look at them.

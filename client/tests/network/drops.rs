@@ -9,13 +9,13 @@ use tallow_client::{Client, Source};
 use super::world::*;
 
 /// A stream that is fed piece by piece.
-struct Fed {
+pub struct Fed {
     pieces: Receiver<Vec<u8>>,
     rest: std::io::Cursor<Vec<u8>>,
 }
 
 impl Fed {
-    fn new() -> (Sender<Vec<u8>>, Self) {
+    pub fn new() -> (Sender<Vec<u8>>, Self) {
         let (feed, pieces) = channel();
         (feed, Self { pieces, rest: std::io::Cursor::default() })
     }
