@@ -48,8 +48,9 @@ pub const COMMIT_CHANGES_MAX: usize = 8192;
 pub const COMMIT_CHAIN_MAX: usize = 64;
 /// Most leaves in one page of a lane that is shown in pages.
 pub const STAGE_PAGE_MAX: usize = 16 << 10;
-/// Most leaves that wait in the memory of one seeder for the commits that they belong to: some 56 bytes each.
-pub const STAGED_LEAVES_MAX: usize = 1 << 22;
+/// Most leaves that wait in the memory of one seeder for the commits that they belong to, or are being taken into their
+/// lanes: some 200 bytes each while that lasts.
+pub const STAGED_LEAVES_MAX: usize = 1 << 20;
 /// Most slices that come with their commit.
 pub const COMMIT_SLICES_MAX: usize = 16;
 /// Deepest owner policy.

@@ -55,19 +55,16 @@ impl Seeder {
         if !slices.iter().all(is_named) {
             return Err(Fault::new(Code::Malformed, "a slice comes with a commit that does not name it"));
         }
+        let mut taken = Taken { seeder: self, key, count: 0 };
         if staged {
             let lease = self.check_writer(caller, key)?.lease;
             // Without them the commit is refused, unless it was signed before and only the answer got lost.
-            let pages = lock(&self.staging).find(key, lease, change.keep).unwrap_or_default();
+            let pages = lock(&self.staging).take(key, lease, change.keep);
+            taken.count = pages.len();
             change = change.behind(pages);
         }
         match self.step(caller, key, Event::Countersign { chain, change }, slices)? {
-            (Answer::Countersigned(signature), _) => {
-                if staged {
-                    lock(&self.staging).remove(key);
-                }
-                Ok(signature)
-            }
+            (Answer::Countersigned(signature), _) => Ok(signature),
             _ => Err(Fault::new(Code::Internal, "a commit was answered by something else")),
         }
     }
@@ -121,5 +118,18 @@ impl Seeder {
         let is_fenced = matches!(answer, Answer::Fenced { .. });
         let state = if is_fenced { Some(self.state(key, &lane)?) } else { None };
         Ok((answer, state))
+    }
+}
+
+/// Staged leaves in the hands of a step: they count until it has ended, whichever way.
+struct Taken<'a> {
+    seeder: &'a Seeder,
+    key: LaneKey,
+    count: usize,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        lock(&self.seeder.staging).end(self.key, self.count);
     }
 }
