@@ -44,6 +44,13 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    /// Takes a countersignature. A slot counts once, however often its seeder was asked.
+    fn add(&mut self, signature: Countersignature) {
+        if self.signatures.iter().all(|known| known.slot != signature.slot) {
+            self.signatures.push(signature);
+        }
+    }
+
     /// The certificate, for the ledger.
     pub fn certificate(&self, signed: &SignedCommit) -> Option<CommitCertificate> {
         let countersignatures = Bounded::new(self.signatures.clone())?;
@@ -119,7 +126,7 @@ impl Lanes {
             match answer {
                 Ok((seat, signature)) => {
                     done.push(seat.slot);
-                    verdict.signatures.push(signature);
+                    verdict.add(signature);
                 }
                 Err((seat, fault)) => {
                     done.push(seat.slot);
@@ -256,5 +263,28 @@ impl Showing<'_> {
             Some((Bounded::new(vec![leaf])?, carried.slices.get(at)?.clone()))
         });
         carried.unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tallow_types::id::{SeederId, Signature};
+
+    use super::*;
+
+    /// Goal: nobody counts twice towards an acknowledgement. Method: the same slot again, by the same and by another seeder.
+    #[test]
+    fn slots_count_once() {
+        let mut verdict = Verdict { signatures: Vec::new(), failed: Vec::new(), is_broken: false };
+        let signature = |slot, seeder| Countersignature {
+            slot: SlotIndex::new(slot),
+            seeder: SeederId::new([seeder; 32]),
+            signature: Signature::new([0; 64]),
+        };
+        for (slot, seeder) in [(0, 0), (1, 1), (0, 0), (1, 2), (2, 2)] {
+            verdict.add(signature(slot, seeder));
+        }
+        let slots: Vec<u8> = verdict.signatures.iter().map(|signature| signature.slot.get()).collect();
+        assert_eq!(slots, [0, 1, 2]);
     }
 }

@@ -274,9 +274,9 @@ impl Committer {
         let Some(session) = &mut self.session else { return };
         let mut sitting = self.works.uplink.seats();
         for patient in healed {
-            if !sitting.contains(&patient.seat) {
-                sitting.push(patient.seat.clone());
-            }
+            // It may have announced other addresses since: it sits once all the same.
+            sitting.retain(|seat| seat.slot != patient.seat.slot);
+            sitting.push(patient.seat.clone());
             session.lanes.set(patient.seat.slot, patient.standing.clone());
         }
         self.works.uplink.set_seats(sitting);
