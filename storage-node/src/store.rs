@@ -8,7 +8,6 @@
 //!   refused, until the slice is stored again.
 //! * A full disk is refused before anything is written, with the reserve untouched.
 //! * The segments alone are enough to build the index again; lanes' promises are not in them and count as lost.
-//!
 //! * Memory is bounded: what waits for the writer, three groups on their way, the index's cache, the places hashed of late.
 //!
 //! Does not know the ledger or the network: epochs, rooms and what is still needed come in as arguments. Uses plain
@@ -190,6 +189,19 @@ impl Shared {
     }
 }
 
+/// Held by each thread that writes: nobody waits for what a thread that panicked would have done.
+struct Watch(Arc<Shared>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let error = self.0.fail("a thread that writes has panicked".into());
+            self.0.progress.finish(u64::MAX);
+            self.0.queue.abandon().into_iter().for_each(|job| job.refuse(&error));
+        }
+    }
+}
+
 /// A store of slices. Dropping it ends its threads after what waits is written.
 pub struct SliceStore {
     shared: Arc<Shared>,
@@ -253,8 +265,15 @@ impl SliceStore {
         let (laid, groups) = sync_channel(1);
         let (writer, applier) = (Writer::new(shared.clone(), next, laid), Applier::new(shared.clone(), next));
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
-        let applier = thread("slice-index").spawn(move || applier.run(&groups))?;
-        let writer = thread("slice-store").spawn(move || writer.run())?;
+        let (one, two) = (Watch(shared.clone()), Watch(shared.clone()));
+        let applier = thread("slice-index").spawn(move || {
+            let _watch = one;
+            applier.run(&groups);
+        })?;
+        let writer = thread("slice-store").spawn(move || {
+            let _watch = two;
+            writer.run();
+        })?;
         Ok(Self { shared, writers: vec![writer, applier], upkeep: Mutex::default() })
     }
 

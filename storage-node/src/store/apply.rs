@@ -240,6 +240,8 @@ impl Applier {
         group.must_sync |= !group.freed.is_empty();
         let bytes: u64 = group.bytes;
         let dead = bury(group, &mut tables).map_err(index)?;
+        // What is used again under another name must have lost its old one for good.
+        group.must_sync |= !dead.segments.is_empty();
         tables.close().map_err(index)?;
         let (since, behind) = self.lag.unwrap_or_else(|| (Instant::now(), 0));
         let is_due = behind + bytes >= LAG_BYTES || since.elapsed() >= LAG;

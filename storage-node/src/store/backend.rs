@@ -130,6 +130,12 @@ pub trait SegmentFile: Debug + Send + Sync {
     /// Whatever the file system says.
     fn allocated(&self) -> io::Result<u64>;
 
+    /// Takes the blocks of a file of this length that it lacks, so that writes into it can't run out of disk.
+    ///
+    /// # Errors
+    /// Whatever the file system says; a full disk as [`io::ErrorKind::StorageFull`].
+    fn fill(&self, length: u64) -> io::Result<()>;
+
     /// Writes parts one behind another, from an offset on.
     ///
     /// # Errors
@@ -252,12 +258,7 @@ impl Backend for Directory {
     fn create(&self, id: SegmentId, length: u64) -> io::Result<Arc<dyn SegmentFile>> {
         let path = self.path(id, SUFFIX);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        let allocated = match fallocate(&file, FallocateFlags::empty(), 0, length) {
-            // A file system without fallocate still stores; it may run out of disk while a record is written.
-            Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(length),
-            other => other.map_err(io::Error::from),
-        };
-        if let Err(error) = allocated {
+        if let Err(error) = allocate(&file, length) {
             let _ = std::fs::remove_file(&path);
             return Err(error);
         }
@@ -300,5 +301,13 @@ impl Backend for Directory {
     fn free(&self) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(&self.segments)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+fn allocate(file: &File, length: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, length) {
+        // A file system without fallocate still stores; it may run out of disk while a record is written.
+        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(length),
+        other => Ok(other?),
     }
 }

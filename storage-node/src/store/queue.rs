@@ -100,6 +100,14 @@ impl Queue {
         self.waiting().jobs.is_empty()
     }
 
+    /// Takes nothing more in, and gives up what waits.
+    pub(super) fn abandon(&self) -> VecDeque<Job> {
+        self.close();
+        let mut waiting = self.waiting();
+        waiting.bytes = 0;
+        std::mem::take(&mut waiting.jobs)
+    }
+
     /// Takes nothing more in.
     pub(super) fn close(&self) {
         self.waiting().closed = true;

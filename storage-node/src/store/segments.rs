@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::backend::{Backend, SegmentFile, SegmentId};
 
-/// Most files kept open.
-const OPEN_MAX: usize = 256;
+/// Most files kept open, with two descriptors each.
+const OPEN_MAX: usize = 128;
 /// Most dead segments kept: writing over them is faster than into new ones.
 const SPARES_MAX: usize = 4;
 
@@ -59,9 +59,9 @@ impl Segments {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes of the disk that dead segments keep for the next ones.
+    /// Bytes of the disk that dead segments keep for the next ones, at least.
     pub(super) fn spare_bytes(&self) -> u64 {
-        self.usual * self.spares().len() as u64
+        self.usual / 4 * 3 * self.spares().len() as u64
     }
 
     pub(super) fn file(&self, id: SegmentId) -> io::Result<Arc<dyn SegmentFile>> {
@@ -79,12 +79,13 @@ impl Segments {
         Ok(file)
     }
 
-    /// Makes a segment of a dead one, if there is one of this length. Its header is durable before it has its name, so that
+    /// Makes a segment of a dead one, if there is one of this length and the disk has room for what it lacks. Its header is durable before it has its name, so that
     /// what the dead one held is never read under the old salt.
     pub(super) fn reuse(
         &self,
         id: SegmentId,
         length: u64,
+        free: u64,
         header: &[u8],
     ) -> io::Result<Option<Arc<dyn SegmentFile>>> {
         if length != self.usual {
@@ -92,6 +93,13 @@ impl Segments {
         }
         let Some(old) = self.spares().pop() else { return Ok(None) };
         let file = self.backend.open_retired(old)?;
+        // Its holes need the disk like anything new. Where there is none for them it waits.
+        let lacks = length.saturating_sub(file.allocated()?);
+        let filled = if lacks > free { Err(io::ErrorKind::StorageFull.into()) } else { file.fill(length) };
+        if let Err(error) = filled {
+            self.spares().push(old);
+            return if error.kind() == io::ErrorKind::StorageFull { Ok(None) } else { Err(error) };
+        }
         file.write_all_at(0, &[header])?;
         file.sync()?;
         self.backend.revive(old, id)?;

@@ -270,6 +270,22 @@ fn index_is_rebuilt_from_segments() {
     assert_consistent(&store);
 }
 
+/// Goal: a panic while the store writes ends its writing, and leaves nobody waiting. Method: a rule that panics, with
+/// others on their way.
+#[test]
+fn a_panic_is_told() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let (store, lane) = (open(&Torn::new()), lane_key(1));
+    store.put(request(lane, 0..4, 0)).unwrap();
+    let swept = store.sweep(9, Box::new(|_, _| panic!("as a test")));
+    let late = store.put(request(lane, 4..8, 0));
+    std::panic::set_hook(hook);
+    assert!(matches!((swept, late), (Err(WriteError::Broken(_)), Err(WriteError::Broken(_)))));
+    assert!(store.broken().is_some());
+    assert_here(&store, lane, 1);
+}
+
 /// Goal: two processes never share a store. Method: open a directory twice.
 #[test]
 fn second_opener_is_refused() {

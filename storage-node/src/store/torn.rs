@@ -347,6 +347,10 @@ impl SegmentFile for TornFile {
         self.length()
     }
 
+    fn fill(&self, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn write_all_at(&self, mut offset: u64, parts: &[&[u8]]) -> io::Result<()> {
         // The power may go off between any two of them.
         for part in parts {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate};
 
-use super::SegmentFile;
+use super::{SegmentFile, allocate};
 
 /// A segment as a file.
 #[derive(Debug)]
@@ -118,6 +118,10 @@ impl SegmentFile for PlainFile {
     fn allocated(&self) -> io::Result<u64> {
         // The unit of this count, whatever the file system's own.
         Ok(self.file.metadata()?.blocks() * 512)
+    }
+
+    fn fill(&self, length: u64) -> io::Result<()> {
+        allocate(&self.file, length)
     }
 
     fn write_all_at(&self, mut offset: u64, parts: &[&[u8]]) -> io::Result<()> {

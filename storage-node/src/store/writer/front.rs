@@ -133,11 +133,11 @@ impl Front {
         getrandom::fill(&mut salt).map_err(|error| Failure::Broken(format!("random bytes: {error}")))?;
         let id = self.next;
         let header = |length| SegmentHeader { id, length, salt }.encode();
-        let reused = self.shared.segments.reuse(id, usual, &header(usual));
+        let free = self.free(slack)?;
+        let reused = self.shared.segments.reuse(id, usual, free, &header(usual));
         let (file, length) = match reused.map_err(|error| broken("segment to use again", &error))? {
             Some(file) => (file, usual),
             None => {
-                let free = self.free(slack)?;
                 let least = (HEADER + rest).next_multiple_of(BLOCK);
                 let fits = |length: &u64| *length <= free && *length >= least.min(usual);
                 let length = [usual, usual / 16 / BLOCK * BLOCK].into_iter().find(fits).unwrap_or(least);
