@@ -11,7 +11,7 @@ use tallow_storage_node::store::{SliceStore, Verdict};
 use super::{KIB, MIB, Sample, TASKS, config, disk, put_some, spread};
 
 /// Bytes of slices at 100 %.
-const ROOM: usize = 256 * MIB;
+const ROOM: usize = 64 * MIB;
 const TURNOVERS: usize = 4;
 /// What goes and comes in one step, as a share of what is there.
 const STEPS: usize = 8;
@@ -22,7 +22,7 @@ pub fn run() -> Result<()> {
     println!(
         "  size  fill | written/put  bound | disk/kept: worst   end | puts/s beside | reads p50 us    p99"
     );
-    for (size, bound) in [(KIB, 2.0), (16 * KIB, 2.0), (64 * KIB, 8.0 / 7.0)] {
+    for (size, bound) in [(4 * KIB, 2.0), (64 * KIB, 8.0 / 7.0)] {
         for fill in [70, 80, 90] {
             churn(size, fill, bound)?;
         }
