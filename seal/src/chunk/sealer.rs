@@ -13,10 +13,10 @@ use crate::keys::ChunkKeys;
 /// zstd's own default, a good trade on one core.
 pub const DEFAULT_LEVEL: i32 = 3;
 
-/// Pieces of a sample, at equal distances.
-const PIECES: usize = 8;
+/// Pieces of a sample, one from each part of the chunk.
+const PIECES: usize = 16;
 /// Length of a piece. Bytes.
-const PIECE: usize = 2 << 10;
+const PIECE: usize = 1 << 10;
 /// The longest chunk that is tried as a whole at once. Bytes.
 const SHORT: usize = 2 * PIECES * PIECE;
 /// What the pieces have to save together for the whole chunk to be tried. Parts of a chunk that pack well make up for
@@ -152,7 +152,10 @@ impl Sealer {
     fn is_hopeful(&mut self, plain: &[u8]) -> bool {
         let mut saved = 0;
         (0..PIECES).any(|number| {
-            let piece = &plain[plain.len() / PIECES * number..][..PIECE];
+            // Not at equal distances: what repeats itself at the same ones would be seen from one side only.
+            let part = plain.len() / PIECES;
+            let begin = part * number + (part - PIECE) / PIECES * (number * 5 % PIECES);
+            let piece = &plain[begin..][..PIECE];
             saved += self.compress(piece, PIECE).map_or(0, |len| PIECE - len);
             saved >= HOPE
         })
