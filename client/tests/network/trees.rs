@@ -71,6 +71,28 @@ async fn trees_come_back() {
     client.close().await.unwrap();
 }
 
+/// Goal: what a put holds more than once is stored once and counted, though its chunks are sealed side by side. Method: equal
+/// large files and equal small ones in one tree; count what was reused, and read back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_within_a_put_are_stored_once() {
+    let world = World::new(6).await;
+    let (from, to) = (world.path("from"), world.path("to"));
+    std::fs::create_dir(&from).unwrap();
+    for n in 0..3 {
+        std::fs::write(from.join(format!("large-{n}")), noise(1, 2_000_000)).unwrap();
+    }
+    for n in 0..30 {
+        std::fs::write(from.join(format!("small-{n}")), noise(2, 5_000)).unwrap();
+    }
+    let client = world.client(1).await;
+    let report = client.put(Source::path(&from), "copies", silent()).await.unwrap();
+    assert_eq!(report.bytes, 3 * 2_000_000 + 30 * 5_000);
+    assert_eq!(report.reused, 2 * 2_000_000 + 29 * 5_000);
+    client.get("copies", GetTarget::Path(to.clone()), GetOptions::default(), silent()).await.unwrap();
+    assert_eq!(picture(&from), picture(&to));
+    client.close().await.unwrap();
+}
+
 /// Goal: ranges give their bytes and fetch no more than they touch. Method: ranges over a multi-stripe blob; count reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ranges_are_served() {
