@@ -40,7 +40,6 @@ fn measure(count: usize) -> Result<()> {
     let peers = peers(folder.path(), &source)?;
     let network = Network::up(folder.path(), "4/12")?;
     let put = timed(&mut network.command(&["put", text(&source)?, "many"]))?;
-    std::fs::remove_dir_all(&source)?;
     let stored = written(&folder.path().join("home"))?;
     let folder_ls = timed(&mut network.command(&["ls", "many/00000"]))?;
     let all_ls = timed(&mut network.command(&["ls", "-r", "/", "--json"]))?;
