@@ -21,7 +21,7 @@ use crate::node::providers::Providers;
 use crate::peer::{Peer, peer_id, public_key};
 
 /// How long one search may take.
-const SEARCH: Duration = Duration::from_secs(5);
+pub(super) const SEARCH: Duration = Duration::from_secs(5);
 /// Largest message: all holders of one contract with their addresses. Bytes.
 const MESSAGE_MAX: usize = 64 << 10;
 /// How often a holder says again what it holds, and how long others believe it.

@@ -2,7 +2,8 @@
 //!
 //! A peer has up to eight addresses. Those of the way preferred are tried together; the others when these have failed,
 //! or after [`HEAD_START`], as a firewall that drops packets makes no answer at all. When all have failed, the table of
-//! nodes is asked where the peer is now.
+//! nodes is asked where the peer is now. Where the peer's machine refuses at once, as it does when the node there is down,
+//! both have a few round trips and no longer: a reader has other seeders to ask.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -17,22 +18,39 @@ use tallow_types::contract::Address;
 use tallow_types::fault::Fault;
 use tallow_types::{ContractId, PublicKey};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Way;
 use crate::exchange::unreachable;
-use crate::node::discovery::Finder;
+use crate::node::discovery::{Finder, SEARCH};
 use crate::node::streams::{OpenError, Wanted};
 use crate::node::swarm::{Behaviour, BehaviourEvent, add_address, remove_address};
 use crate::peer::public_key;
 
 /// How long the way preferred has to itself.
 const HEAD_START: Duration = Duration::from_secs(2);
+/// How long other ways to a peer whose machine refuses may take, beside [`ROUND_TRIPS`] times what the refusal took.
+const SECOND_CHANCE: Duration = Duration::from_millis(250);
+const ROUND_TRIPS: u32 = 8;
 /// How long connections may take to close when the node ends.
 const CLOSING: Duration = Duration::from_secs(1);
 
-type Done = oneshot::Sender<Result<(), Fault>>;
+type Done = oneshot::Sender<Result<(), NoConnection>>;
+
+/// Why there is no connection.
+#[derive(Clone, Debug)]
+pub(super) struct NoConnection {
+    fault: Fault,
+    /// Whether the peer's machine itself says that nobody listens there.
+    is_refusal: bool,
+}
+
+impl NoConnection {
+    fn stopped() -> Self {
+        Self { fault: unreachable("this node was stopped"), is_refusal: false }
+    }
+}
 
 /// Asks the swarm for connections, streams and searches.
 #[derive(Clone)]
@@ -47,6 +65,11 @@ pub(super) enum Order {
         peer: PeerId,
         first: Vec<Multiaddr>,
         spare: Vec<Multiaddr>,
+        done: Done,
+    },
+    /// Tells when there is a connection, without making one.
+    Await {
+        peer: PeerId,
         done: Done,
     },
     /// The first addresses had their time.
@@ -78,24 +101,43 @@ impl Dialer {
     pub(super) async fn connect(&self, peer: PeerId, addresses: &[Address]) -> Result<(), Fault> {
         let known: Vec<Multiaddr> =
             addresses.iter().filter_map(|address| address.as_str().parse().ok()).collect();
-        let Err(fault) = self.dial(peer, known.clone()).await else { return Ok(()) };
-        let mut found = self.ask(|done| Order::Find { peer, done }).await.unwrap_or_default();
-        found.retain(|address| !known.contains(address));
-        if found.is_empty() {
-            return Err(fault);
-        }
-        tracing::debug!(%peer, ?found, "the table knows other addresses");
-        self.dial(peer, found).await
+        let begun = Instant::now();
+        let Err(failure) = self.dial(peer, known.clone()).await else { return Ok(()) };
+        let patience =
+            if failure.is_refusal { SECOND_CHANCE + begun.elapsed() * ROUND_TRIPS } else { SEARCH };
+        // The search itself connects to the peer when it comes upon it, as may a dial that is still under way.
+        let other_way = async {
+            let connected = self.ask(|done| Order::Await { peer, done });
+            if !matches!(connected.await, Some(Ok(()))) {
+                std::future::pending::<()>().await;
+            }
+        };
+        let search = async {
+            let mut found = self.ask(|done| Order::Find { peer, done }).await.unwrap_or_default();
+            found.retain(|address| !known.contains(address));
+            let is_there = !found.is_empty() && self.dial(peer, found).await.is_ok();
+            if !is_there && failure.is_refusal && known.len() > 1 {
+                std::future::pending::<()>().await;
+            }
+            is_there
+        };
+        let reached = async {
+            tokio::select! {
+                () = other_way => true,
+                is_there = search => is_there,
+            }
+        };
+        if timeout(patience, reached).await.unwrap_or(false) { Ok(()) } else { Err(failure.fault) }
     }
 
-    async fn dial(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), Fault> {
+    async fn dial(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), NoConnection> {
         let (mut first, mut spare): (Vec<_>, Vec<_>) =
             addresses.into_iter().partition(|address| way(address) == self.prefer);
         if first.is_empty() {
             std::mem::swap(&mut first, &mut spare);
         }
         let has_spare = !spare.is_empty();
-        let stopped = || unreachable("this node was stopped");
+        let stopped = NoConnection::stopped;
         let (done, mut connected) = oneshot::channel();
         let order = Order::Connect { peer, first, spare, done };
         self.orders.send(order).await.map_err(|_| stopped())?;
@@ -150,6 +192,7 @@ struct Connecting {
     under_way: usize,
     spare: Vec<Multiaddr>,
     failures: Vec<String>,
+    is_refusal: bool,
 }
 
 /// The swarm's task.
@@ -159,6 +202,8 @@ pub(super) struct Driver {
     addresses: Arc<Mutex<Vec<Address>>>,
     finder: Option<Finder>,
     connecting: BTreeMap<PeerId, Connecting>,
+    /// Who would be glad of a connection, whoever makes it.
+    awaiting: BTreeMap<PeerId, Vec<Done>>,
     /// Our own dials under way, each to whom.
     dials: BTreeMap<ConnectionId, PeerId>,
 }
@@ -170,7 +215,8 @@ impl Driver {
         addresses: Arc<Mutex<Vec<Address>>>,
         finder: Option<Finder>,
     ) -> Self {
-        Self { swarm, inbox, addresses, finder, connecting: BTreeMap::new(), dials: BTreeMap::new() }
+        let (connecting, awaiting, dials) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { swarm, inbox, addresses, finder, connecting, awaiting, dials }
     }
 
     pub(super) async fn run(mut self, end: CancellationToken) {
@@ -205,6 +251,15 @@ impl Driver {
                     self.dial(peer, first);
                     self.advance(peer);
                 }
+            }
+            Order::Await { peer, done } if self.swarm.is_connected(&peer) => {
+                let _ = done.send(Ok(()));
+            }
+            Order::Await { peer, done } => {
+                // Those who gave up meanwhile are forgotten.
+                self.awaiting.values_mut().for_each(|all| all.retain(|one| !one.is_closed()));
+                self.awaiting.retain(|_, all| !all.is_empty());
+                self.awaiting.entry(peer).or_default().push(done);
             }
             Order::Hurry { peer } => {
                 let spare = self.connecting.get_mut(&peer).map(|one| std::mem::take(&mut one.spare));
@@ -263,9 +318,14 @@ impl Driver {
                 return;
             }
             let spare = std::mem::take(&mut connecting.spare);
-            if spare.is_empty() {
-                let text = connecting.failures.join("; ");
-                return self.connected(peer, &Err(unreachable(text)));
+            if spare.is_empty() || connecting.is_refusal {
+                let fault = unreachable(connecting.failures.join("; "));
+                let failure = NoConnection { fault, is_refusal: connecting.is_refusal };
+                if !spare.is_empty() {
+                    // Without anybody waiting: see `Dialer::connect`.
+                    self.dial(peer, spare);
+                }
+                return self.failed(peer, &failure);
             }
             self.dial(peer, spare);
         }
@@ -275,13 +335,14 @@ impl Driver {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
                 self.dials.remove(&connection_id);
-                self.connected(peer_id, &Ok(()));
+                self.connected(peer_id);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if let Some(peer) = self.dials.remove(&connection_id)
                     && let Some(connecting) = self.connecting.get_mut(&peer)
                 {
                     connecting.under_way = connecting.under_way.saturating_sub(1);
+                    connecting.is_refusal |= is_refusal(&error);
                     connecting.failures.push(cannot_connect(&error));
                     self.advance(peer);
                 }
@@ -308,9 +369,19 @@ impl Driver {
         }
     }
 
-    fn connected(&mut self, peer: PeerId, result: &Result<(), Fault>) {
+    fn connected(&mut self, peer: PeerId) {
+        // How its other dials end concerns no later attempt.
+        self.dials.retain(|_, to| *to != peer);
+        let connecting = self.connecting.remove(&peer).unwrap_or_default().done;
+        for done in connecting.into_iter().chain(self.awaiting.remove(&peer).unwrap_or_default()) {
+            let _ = done.send(Ok(()));
+        }
+    }
+
+    fn failed(&mut self, peer: PeerId, failure: &NoConnection) {
+        self.dials.retain(|_, to| *to != peer);
         for done in self.connecting.remove(&peer).unwrap_or_default().done {
-            let _ = done.send(result.clone());
+            let _ = done.send(Err(failure.clone()));
         }
     }
 }
@@ -343,6 +414,12 @@ fn cannot_connect(error: &DialError) -> String {
         }
         other => format!("cannot connect: {other}"),
     }
+}
+
+/// Whether a machine said that nobody listens there.
+fn is_refusal(error: &DialError) -> bool {
+    let DialError::Transport(tries) = error else { return false };
+    tries.iter().any(|(_, error)| root(error).contains("refused"))
 }
 
 /// The innermost reason, which is the one that says something.

@@ -15,6 +15,9 @@ use super::socket::Socket;
 const QUIC_STREAM_WINDOW: u32 = 8 << 20;
 const QUIC_WINDOW: u32 = 32 << 20;
 
+/// How long a handshake over QUIC may take: nobody says that nobody listens there.
+const QUIC_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Both ways, for one identity. Connecting takes at most `patience`.
 pub(super) fn both(
     identity: &Keypair,
@@ -28,7 +31,7 @@ pub(super) fn both(
         .timeout(patience)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let mut config = quic::Config::new(identity);
-    config.handshake_timeout = patience;
+    config.handshake_timeout = patience.min(QUIC_PATIENCE);
     config.max_concurrent_stream_limit = u32::try_from(STREAMS_MAX).unwrap_or(u32::MAX);
     config.max_stream_data = QUIC_STREAM_WINDOW;
     config.max_connection_data = QUIC_WINDOW;
