@@ -1,7 +1,8 @@
 //! The rule of the upload journal: a stripe that can't be replayed byte for byte is abandoned, never coded again under
 //! its id. Otherwise one keystream would cover two messages, and a seeder that saw both would know their difference.
 //!
-//! Before a stripe is coded, its attempt is written to the journal and synced. Slices are masked for a network only
+//! Before a stripe is coded, its attempt is written to the journal. It need not be durable for this rule: an id is random, so
+//! a row that is lost leads to another id, and one that is found names its digest. Slices are masked for a network only
 //! with a [`Permit`], and only an attempt whose digest fits the stream gives one. The permit itself takes the data slices
 //! out of that stream, so there is no way to hand it other bytes or another order. A machine without its journal has no
 //! attempts, so it begins new ones, with new random ids.
@@ -53,7 +54,7 @@ pub enum CodeError<E> {
 }
 
 impl StripeAttempt {
-    /// A new attempt under a fresh random id. Journal it durably before asking for a permit.
+    /// A new attempt under a fresh random id. Journal it before asking for a permit, so that it can be gone on with.
     #[must_use]
     pub fn begin(contract: ContractId, stripe: StripeId, content: &Stripe) -> Self {
         Self { contract, stripe, digest: content.digest() }
