@@ -23,7 +23,7 @@ use crate::chain::Chain;
 use crate::db::{Db, IfLocked};
 use crate::error::{Blame, LedgerError, PutError, SessionError};
 use crate::fetch::Fetcher;
-use crate::gather::{gather, gather_soon};
+use crate::gather::{Whose, gather_of};
 use crate::judge::{Good, Judge, Show};
 use crate::lease::LeaseCore;
 use crate::options::{Access, Options};
@@ -103,15 +103,6 @@ impl Sight {
     pub fn has_answered(&self, slot: SlotIndex) -> bool {
         self.answered.iter().any(|(other, _)| *other == slot)
     }
-}
-
-/// Whose word is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whose {
-    /// That of as many as have to agree, and of others who are not much slower.
-    Quorum,
-    /// That of all who answer in time: their health is asked for.
-    Everybody,
 }
 
 impl Client {
@@ -224,12 +215,7 @@ impl Inner {
         });
         let enough = usize::from(contract.terms.profile.quorum());
         let (mut answered, mut failed) = (Vec::new(), Vec::new());
-        let straggler = self.options.tuning.straggler;
-        let answers = match whose {
-            Whose::Everybody => gather(calls, enough, straggler).await,
-            Whose::Quorum => gather_soon(calls, enough, straggler).await,
-        };
-        for answer in answers {
+        for answer in gather_of(whose, calls, enough, self.options.tuning.straggler).await {
             match answer {
                 Ok(answer) => answered.push(answer),
                 Err(blame) => failed.push(blame),

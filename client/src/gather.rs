@@ -10,6 +10,15 @@ use tokio::time::Instant;
 /// When enough have answered, a reader waits for the others at least this long.
 const SOON: Duration = Duration::from_millis(50);
 
+/// Whose word is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// That of as many as have to agree, and of others who are not much slower.
+    Quorum,
+    /// That of all who answer in time: their health is asked for.
+    Everybody,
+}
+
 /// Runs all, until all are done, or `enough` of them succeeded and `straggler` more has passed. What was not done by
 /// then is dropped.
 pub(crate) async fn gather<T, E, F>(
@@ -24,7 +33,7 @@ where
 }
 
 /// The same for those who only look: once enough succeeded, the others get twice as long again, at most `straggler`.
-pub(crate) async fn gather_soon<T, E, F>(
+async fn gather_soon<T, E, F>(
     calls: impl IntoIterator<Item = F>,
     enough: usize,
     straggler: Duration,
@@ -33,6 +42,22 @@ where
     F: Future<Output = Result<T, E>>,
 {
     gather_until(calls, enough, |took| (took * 2).max(SOON).min(straggler)).await
+}
+
+/// One or the other.
+pub(crate) async fn gather_of<T, E, F>(
+    whose: Whose,
+    calls: impl IntoIterator<Item = F>,
+    enough: usize,
+    straggler: Duration,
+) -> Vec<Result<T, E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    match whose {
+        Whose::Quorum => gather_soon(calls, enough, straggler).await,
+        Whose::Everybody => gather(calls, enough, straggler).await,
+    }
 }
 
 async fn gather_until<T, E, F>(

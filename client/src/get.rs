@@ -16,10 +16,11 @@ use tokio::sync::mpsc;
 
 use crate::ahead::{Ahead, dropped};
 use crate::book::Book;
-use crate::client::{Client, Whose};
+use crate::client::Client;
 use crate::entries::{Entries, Sum};
 use crate::error::{GetError, SessionError};
 use crate::fetch::{Fetcher, Under};
+use crate::gather::Whose;
 use crate::progress::{Progress, Stage};
 use crate::report::GetReport;
 use crate::target::{GetOptions, GetTarget, Target};

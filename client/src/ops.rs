@@ -12,9 +12,10 @@ use tallow_types::unit::{Bytes, DurationMs, Epoch, Fuel, FuelPerMibEpoch, TimeMs
 use tokio::sync::oneshot;
 
 use crate::book::Book;
-use crate::client::{Client, Sight, Whose, gone};
+use crate::client::{Client, Sight, gone};
 use crate::damage::{Harm, damaged};
 use crate::error::{Explain as _, GetError, PutError, SessionError};
+use crate::gather::Whose;
 use crate::get::lookup;
 use crate::list::{Listing, content_leaves, folder, listed};
 use crate::place::{ceiling, suited};
