@@ -215,7 +215,7 @@ impl Default for Tuning {
             connections_max: 512,
             peer_connections_max: 4,
             address_connections_max: 64,
-            pending_connections_max: 64,
+            pending_connections_max: 512,
             up: Limit::default(),
             down: Limit::default(),
         }

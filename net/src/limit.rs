@@ -63,7 +63,8 @@ impl Limit {
     /// Counts bytes that don't wait.
     pub(crate) fn note(&self, bytes: usize) {
         if let Some(shared) = &self.0 {
-            shared.take(bytes, shared.begun.elapsed());
+            let mut bucket = shared.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+            bucket.note(bytes as u64, shared.begun.elapsed());
         }
     }
 }
@@ -105,6 +106,13 @@ impl Bucket {
         let nanos = (u128::from(bytes) * 1_000_000_000).div_ceil(u128::from(self.rate.max(1)));
         self.free = at.saturating_add(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
         at
+    }
+
+    /// Takes bytes that don't wait. They hold others up for a moment at most, however many they are.
+    fn note(&mut self, bytes: u64, now: Duration) {
+        let most = self.free.max(now.saturating_add(BURST));
+        self.take(bytes, now);
+        self.free = self.free.min(most);
     }
 }
 
@@ -152,6 +160,16 @@ mod tests {
         assert_eq!(bucket.take(1_000, ms(10_000)), ms(9_900));
         assert_eq!(bucket.take(99_000, ms(10_000)), ms(9_901));
         assert_eq!(bucket.take(1, ms(10_000)), ms(10_000));
+    }
+
+    /// Goal: what doesn't wait holds others up for a moment and no longer. Method: far more than the rate allows.
+    #[test]
+    fn what_does_not_wait_is_no_debt() {
+        let mut bucket = Bucket::new(1_000_000);
+        for _ in 0..1000 {
+            bucket.note(4_096, Duration::from_secs(5));
+        }
+        assert_eq!(bucket.take(1, Duration::from_secs(5)), Duration::from_secs(5) + BURST);
     }
 
     /// Goal: streams share a limit evenly, and what doesn't wait is counted. Method: paused time, two that take the same

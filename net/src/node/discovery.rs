@@ -178,8 +178,14 @@ impl Finder {
             return;
         }
         let usable = info.listen_addrs.iter().filter(|address| self.is_local || !is_of_this_machine(address));
-        for address in usable.take(ADDRESSES_MAX) {
+        let whole = usable.take(ADDRESSES_MAX).filter_map(|address| address.clone().with_p2p(*peer).ok());
+        let newest: Vec<Multiaddr> = whole.collect();
+        for address in &newest {
             table.add_address(peer, address.clone());
+        }
+        // What it said before is forgotten: else it could say something else for ever.
+        for address in addresses_of(table, peer).iter().filter(|address| !newest.contains(address)) {
+            table.remove_address(peer, address);
         }
     }
 
@@ -252,6 +258,13 @@ impl Finder {
         let once: BTreeSet<String> = whole.map(|address| address.to_string()).collect();
         once.iter().take(ADDRESSES_MAX).filter_map(|address| address.parse().ok()).collect()
     }
+}
+
+/// What the table has of a peer.
+fn addresses_of(table: &mut Table, peer: &PeerId) -> Vec<Multiaddr> {
+    let Some(bucket) = table.kbucket(*peer) else { return Vec::new() };
+    let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
+    entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()
 }
 
 fn is_of_this_machine(address: &Multiaddr) -> bool {

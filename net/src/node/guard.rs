@@ -2,6 +2,9 @@
 //!
 //! A place is an IPv4 address, or the /64 of an IPv6 address, which is what one customer gets. This machine itself is no
 //! place: whoever runs here can do more than connect.
+//!
+//! Connections that have not shown a key yet are counted apart, TCP's and QUIC's too: the source of a first QUIC packet
+//! may be forged, and must not keep out whoever really is there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -20,11 +23,17 @@ use libp2p::swarm::{
 /// Where a connection comes from.
 type Place = [u8; 9];
 
+/// Most connections of one place, each way, that have not shown a key yet.
+const PENDING_MAX: u32 = 8;
+
+/// What is counted: the place, and for a connection that has not shown a key yet, whether it is QUIC's.
+type Count = (Place, Option<bool>);
+
 /// Refuses connections of a place that has as many as it may.
 pub(super) struct Guard {
     most: u32,
-    places: BTreeMap<Place, u32>,
-    connections: HashMap<ConnectionId, Place>,
+    counts: BTreeMap<Count, u32>,
+    connections: HashMap<ConnectionId, Count>,
 }
 
 /// A place has too many connections.
@@ -34,25 +43,27 @@ struct TooMany(u32);
 
 impl Guard {
     pub(super) fn new(most: u32) -> Self {
-        Self { most: most.max(1), places: BTreeMap::new(), connections: HashMap::new() }
+        Self { most: most.max(1), counts: BTreeMap::new(), connections: HashMap::new() }
     }
 
-    fn enter(&mut self, connection: ConnectionId, place: Place) -> Result<(), TooMany> {
-        let count = self.places.entry(place).or_default();
-        if *count >= self.most {
-            return Err(TooMany(self.most));
+    fn enter(&mut self, connection: ConnectionId, count: Count) -> Result<(), TooMany> {
+        self.leave(connection);
+        let most = if count.1.is_some() { PENDING_MAX } else { self.most };
+        let number = self.counts.entry(count).or_default();
+        if *number >= most {
+            return Err(TooMany(most));
         }
-        *count += 1;
-        self.connections.insert(connection, place);
+        *number += 1;
+        self.connections.insert(connection, count);
         Ok(())
     }
 
     fn leave(&mut self, connection: ConnectionId) {
-        let Some(place) = self.connections.remove(&connection) else { return };
-        if let Some(count) = self.places.get_mut(&place) {
-            *count -= 1;
-            if *count == 0 {
-                self.places.remove(&place);
+        let Some(count) = self.connections.remove(&connection) else { return };
+        if let Some(number) = self.counts.get_mut(&count) {
+            *number -= 1;
+            if *number == 0 {
+                self.counts.remove(&count);
             }
         }
     }
@@ -92,16 +103,21 @@ impl NetworkBehaviour for Guard {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        place(remote).map_or(Ok(()), |place| self.enter(connection, place)).map_err(ConnectionDenied::new)
+        let Some(place) = place(remote) else { return Ok(()) };
+        let is_quic = remote.iter().any(|part| matches!(part, Protocol::Udp(_)));
+        self.enter(connection, (place, Some(is_quic))).map_err(ConnectionDenied::new)
     }
 
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         _: PeerId,
         _: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        if let Some(place) = place(remote) {
+            self.enter(connection, (place, None)).map_err(ConnectionDenied::new)?;
+        }
         Ok(dummy::ConnectionHandler)
     }
 
@@ -160,8 +176,12 @@ mod tests {
     fn one_above_is_refused() {
         let mut guard = Guard::new(2);
         let (near, far) = (at("/ip4/192.0.2.1/tcp/1"), at("/ip4/192.0.2.9/tcp/1"));
+        let peer = PeerId::from_multihash(libp2p::multihash::Multihash::wrap(0, &[7; 8]).expect("fits"));
+        let peer = peer.expect("a name");
         let come = |guard: &mut Guard, number: usize, from: &Multiaddr| {
-            guard.handle_pending_inbound_connection(ConnectionId::new_unchecked(number), &far, from).is_ok()
+            let connection = ConnectionId::new_unchecked(number);
+            guard.handle_pending_inbound_connection(connection, &far, from).is_ok()
+                && guard.handle_established_inbound_connection(connection, peer, &far, from).is_ok()
         };
         assert!(come(&mut guard, 1, &near) && come(&mut guard, 2, &near));
         assert!(!come(&mut guard, 3, &near));
@@ -174,6 +194,23 @@ mod tests {
         for number in 0..10 {
             guard.leave(ConnectionId::new_unchecked(number));
         }
-        assert!(guard.places.is_empty() && guard.connections.is_empty());
+        assert!(guard.connections.is_empty());
+        assert!(guard.counts.values().all(|number| *number == 0));
+    }
+
+    /// Goal: silent and forged connections keep nobody out who shows a key. Method: as many as are let in, over QUIC, then
+    /// one over TCP from the same place.
+    #[test]
+    fn pending_connections_are_counted_apart() {
+        let mut guard = Guard::new(1);
+        let (forged, honest) = (at("/ip4/192.0.2.1/udp/1/quic-v1"), at("/ip4/192.0.2.1/tcp/1"));
+        let mut pend = |number: usize, from: &Multiaddr| {
+            let connection = ConnectionId::new_unchecked(number);
+            guard.handle_pending_inbound_connection(connection, &honest, from).is_ok()
+        };
+        let limit = PENDING_MAX as usize;
+        assert!((0..limit).all(|number| pend(number, &forged)));
+        assert!(!pend(limit, &forged));
+        assert!(pend(limit + 1, &honest));
     }
 }
