@@ -171,6 +171,8 @@ pub struct Directory {
     root: PathBuf,
     segments: PathBuf,
     bounce: Arc<Mutex<Bounce>>,
+    /// Both folders, kept open: their names must be synced even where descriptors are short.
+    folders: [File; 2],
 }
 
 const INDEX: &str = "index.redb";
@@ -189,7 +191,8 @@ impl Directory {
             // What the store makes durable later is no more durable than its own name.
             File::open(parent)?.sync_all()?;
         }
-        Ok(Self { root: root.to_owned(), segments, bounce: Arc::default() })
+        let folders = [File::open(&segments)?, File::open(root)?];
+        Ok(Self { root: root.to_owned(), segments, bounce: Arc::default(), folders })
     }
 
     fn path(&self, id: SegmentId, suffix: &str) -> PathBuf {
@@ -208,16 +211,9 @@ impl Directory {
         Ok(ids)
     }
 
-    fn open_named(&self, id: SegmentId, suffix: &str) -> io::Result<Arc<dyn SegmentFile>> {
-        let path = self.path(id, suffix);
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        Ok(Arc::new(self.plain_file(file, &path)))
-    }
-}
-
-impl Directory {
-    fn plain_file(&self, file: File, path: &Path) -> PlainFile {
-        PlainFile::new(file, path, self.bounce.clone())
+    fn open_at(&self, path: &Path) -> io::Result<PlainFile> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(PlainFile::new(file, self.bounce.clone()))
     }
 }
 
@@ -262,11 +258,11 @@ impl Backend for Directory {
             let _ = std::fs::remove_file(&path);
             return Err(error);
         }
-        Ok(Arc::new(self.plain_file(file, &path)))
+        Ok(Arc::new(PlainFile::new(file, self.bounce.clone()).for_bulk(&path)))
     }
 
     fn open(&self, id: SegmentId) -> io::Result<Arc<dyn SegmentFile>> {
-        self.open_named(id, SUFFIX)
+        Ok(Arc::new(self.open_at(&self.path(id, SUFFIX))?))
     }
 
     fn remove(&self, id: SegmentId) -> io::Result<()> {
@@ -282,7 +278,8 @@ impl Backend for Directory {
     }
 
     fn open_retired(&self, old: SegmentId) -> io::Result<Arc<dyn SegmentFile>> {
-        self.open_named(old, RETIRED)
+        let path = self.path(old, RETIRED);
+        Ok(Arc::new(self.open_at(&path)?.for_bulk(&path)))
     }
 
     fn revive(&self, old: SegmentId, id: SegmentId) -> io::Result<()> {
@@ -294,8 +291,7 @@ impl Backend for Directory {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        File::open(&self.segments)?.sync_all()?;
-        File::open(&self.root)?.sync_all()
+        self.folders.iter().try_for_each(File::sync_all)
     }
 
     fn free(&self) -> io::Result<u64> {

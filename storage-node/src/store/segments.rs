@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::backend::{Backend, SegmentFile, SegmentId};
 
-/// Most files kept open, with two descriptors each.
+/// Most files kept open, those written in this run with two descriptors each.
 const OPEN_MAX: usize = 128;
 /// Most dead segments kept: writing over them is faster than into new ones.
 const SPARES_MAX: usize = 4;
@@ -92,7 +92,7 @@ impl Segments {
             return Ok(None);
         }
         let Some(old) = self.spares().pop() else { return Ok(None) };
-        let file = self.backend.open_retired(old)?;
+        let file = self.backend.open_retired(old).inspect_err(|_| self.spares().push(old))?;
         // Its holes need the disk like anything new. Where there is none for them it waits.
         let lacks = length.saturating_sub(file.allocated()?);
         let filled = if lacks > free { Err(io::ErrorKind::StorageFull.into()) } else { file.fill(length) };

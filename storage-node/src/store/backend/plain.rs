@@ -45,11 +45,16 @@ impl Bounce {
 }
 
 impl PlainFile {
-    /// The file open at a path.
-    pub fn new(file: File, path: &Path, bounce: Arc<Mutex<Bounce>>) -> Self {
+    /// A file that is read, and written a little.
+    pub fn new(file: File, bounce: Arc<Mutex<Bounce>>) -> Self {
+        Self { file, direct: None, bounce }
+    }
+
+    /// The file, open at a path, takes bulk. It has two descriptors from now on: only what is added to needs that.
+    pub fn for_bulk(self, path: &Path) -> Self {
         let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap_or(0);
         let direct = OpenOptions::new().write(true).custom_flags(flags).open(path).ok();
-        Self { file, direct, bounce }
+        Self { direct, ..self }
     }
 
     /// Whole aligned blocks past the page cache, what is left at both ends through it. False if the file system refuses
@@ -175,7 +180,7 @@ mod tests {
         let mut wanted = vec![0xa5; 4 << 20];
         std::fs::write(&path, &wanted).expect("writes");
         let file = File::options().read(true).write(true).open(&path).expect("opens");
-        let plain = PlainFile::new(file, &path, Arc::default());
+        let plain = PlainFile::new(file, Arc::default()).for_bulk(&path);
         let mut noise: Vec<u8> =
             (0..1u32 << 21).map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
         for offset in [0, 128, ALIGN - 1, ALIGN, ALIGN + 1, 5 * ALIGN + 128] {

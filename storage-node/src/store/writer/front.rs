@@ -47,7 +47,13 @@ pub(super) fn full(needed: u64, free: u64) -> Failure {
     Failure::Refused(WriteError::DiskFull { needed: Bytes::new(needed), free: Bytes::new(free) })
 }
 
+/// Nothing was written yet: where only descriptors are short, others may try later.
 fn broken(what: &str, error: &io::Error) -> Failure {
+    use rustix::io::Errno;
+    let short = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    if short.contains(&error.raw_os_error()) {
+        return Failure::Refused(WriteError::Busy);
+    }
     Failure::Broken(format!("{what}: {error}"))
 }
 
