@@ -86,9 +86,7 @@ impl Grid {
                 return Ok(None);
             };
             let servers = page["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let is_up = |server: &&serde_json::Value| {
-                server["connection_status"].as_str().is_some_and(|status| status.starts_with("Connected"))
-            };
+            let is_up = |server: &&serde_json::Value| server["connection_status"] == "connected";
             Ok((servers.iter().filter(is_up).count() >= NODES).then_some(()))
         })
     }
