@@ -198,7 +198,7 @@ fn puts(size: usize, batch: usize) -> Result<()> {
         one.add(done * size, time);
     }
     drop(store);
-    let taken = disk(&path)? as f64 / (next as usize * size) as f64;
+    let taken = disk(&path)? as f64 / (next as f64 * size as f64);
     let store = SliceStore::open(&path, config())?;
     let (mut again, mut over, mut at) = (Rates::default(), Rates::default(), 0);
     for _ in 0..ROUNDS {

@@ -37,7 +37,7 @@ fn churn(size: usize, fill: usize, bound: f64) -> Result<()> {
     let (sample, kept) = (Sample::new(size), ROOM / 100 * fill / size);
     let (batch, step) = ((MIB / size).min(256), kept / STEPS);
     let forever = std::time::Duration::MAX;
-    let mut next = 0;
+    let (mut next, length) = (0, u32::try_from(size)?);
     put_some(&store, &sample, &mut next, (batch, TASKS), (kept, forever))?;
     let (mut worst, mut put, mut times, mut reads) = (0f64, 0, std::time::Duration::ZERO, Vec::new());
     let before = store.written().get();
@@ -55,7 +55,7 @@ fn churn(size: usize, fill: usize, bound: f64) -> Result<()> {
             true => Verdict::Free,
             false => Verdict::Keep,
         };
-        let freed = store.sweep(usize::MAX, Box::new(judge))?.slices as usize;
+        let freed = usize::try_from(store.sweep(usize::MAX, Box::new(judge))?.slices)?;
         // What is tidied meets reads and puts.
         let (done, time) = std::thread::scope(|scope| -> Result<_> {
             let tidy = scope.spawn(|| store.tidy());
@@ -63,7 +63,7 @@ fn churn(size: usize, fill: usize, bound: f64) -> Result<()> {
             while !tidy.is_finished() {
                 let key = super::lane().slice(super::stripe(next - 1 - (reads.len() as u64 % step as u64)));
                 let start = Instant::now();
-                let _slice = store.read(&key, 0, size as u32);
+                let _slice = store.read(&key, 0, length);
                 reads.push(start.elapsed());
             }
             tidy.join().expect("no panic");

@@ -30,7 +30,7 @@ pub fn run() -> Result<()> {
     for number in 0..100_000u64 {
         let key = lane().slice(stripe(number.wrapping_mul(7_368_787) % SLICES as u64));
         let start = Instant::now();
-        store.read(&key, 0, SIZE as u32)?;
+        store.read(&key, 0, u32::try_from(SIZE)?)?;
         times.push(start.elapsed());
     }
     let (p50, p99) = spread(times);
