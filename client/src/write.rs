@@ -24,6 +24,7 @@ pub(crate) mod commit;
 pub(crate) mod committer;
 pub(crate) mod countersign;
 pub(crate) mod group;
+pub(crate) mod journal;
 pub(crate) mod lanes;
 pub(crate) mod line;
 pub(crate) mod packer;

@@ -17,8 +17,7 @@ use tallow_types::wire::{Request, Response};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::cell::{Cell, Failure, State};
-use super::uplink::{Attempt, Uplink};
-use crate::db::{self, ATTEMPTS, Db};
+use super::uplink::Uplink;
 use crate::error::Blame;
 use crate::seats::Seat;
 use crate::stripes::Row;
@@ -197,7 +196,7 @@ async fn send_batch(uplink: &Uplink, line: &Line, batch: &[Job]) -> Result<(), F
         uplink.stored.fetch_add(bytes, Ordering::Relaxed);
         uplink.tell(|progress| progress.acknowledged(seat.slot, &seat.seeder, bytes));
         if let Some(digest) = job.flight.digest {
-            let _ended = uplink.journal.send((digest, seat.slot, seat.seeder));
+            uplink.journal.note((digest, seat.slot, seat.seeder));
         }
         job.flight.tally.send_modify(|tally| tally.acknowledged.insert(seat.slot));
     }
@@ -234,40 +233,5 @@ async fn store(uplink: &Uplink, seat: &Seat, request: &Request, payload: Payload
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(500));
-    }
-}
-
-/// Acknowledgements go to the journal this often: each time costs a sync of the disk, and what a crash takes of them is
-/// sent again, no more.
-const JOURNAL_EVERY: Duration = Duration::from_millis(100);
-
-/// Writes acknowledgements to the journal, as many at once as have come.
-pub(crate) async fn keep_journal(
-    db: Arc<Db>,
-    mut acks: mpsc::UnboundedReceiver<(Digest, SlotIndex, SeederId)>,
-) {
-    let mut batch = Vec::new();
-    while acks.recv_many(&mut batch, 4096).await > 0 {
-        let mut by_digest: BTreeMap<Digest, Vec<(SlotIndex, SeederId)>> = BTreeMap::new();
-        for (digest, slot, seeder) in batch.drain(..) {
-            by_digest.entry(digest).or_default().push((slot, seeder));
-        }
-        let db = db.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            db.write(|tx| {
-                for (digest, acks) in by_digest {
-                    // Read where it is written: an attempt that is done with meanwhile stays gone.
-                    if let Some(mut attempt) = db::keyed_in::<Attempt>(tx, ATTEMPTS, digest.as_bytes())? {
-                        attempt.acknowledged.extend(acks);
-                        db::put_keys(tx, ATTEMPTS, [(digest.as_bytes().as_slice(), Some(&attempt))])?;
-                    }
-                }
-                Ok(())
-            })
-        });
-        if let Ok(Err(error)) = written.await {
-            tracing::warn!(%error, "the journal of acknowledgements could not be written");
-        }
-        tokio::time::sleep(JOURNAL_EVERY).await;
     }
 }

@@ -25,7 +25,8 @@ use tokio::task::JoinSet;
 
 use super::block::{Block, Blocks, Grant, Spare};
 use super::cell::{Cell, Failure, State};
-use super::line::{Flight, Job, Line, Tally, keep_journal, run_line, settle};
+use super::journal::Journal;
+use super::line::{Flight, Job, Line, Tally, run_line, settle};
 use super::packer::Closed;
 use crate::db::{self, ATTEMPTS, Db};
 use crate::error::Blame;
@@ -83,7 +84,7 @@ pub(crate) struct Uplink {
     pub broken: watch::Sender<u64>,
     /// Counts stripes that came to an end, either way.
     pub ended: watch::Sender<u64>,
-    pub journal: mpsc::UnboundedSender<(Digest, SlotIndex, SeederId)>,
+    pub journal: Journal,
     listeners: Mutex<BTreeMap<u64, Arc<dyn Progress>>>,
     next_listener: AtomicU64,
     /// Slice bytes acknowledged so far.
@@ -131,10 +132,8 @@ impl Coded {
 
 impl Uplink {
     pub fn new(setup: Setup) -> Arc<Self> {
-        let (journal, acks) = mpsc::unbounded_channel();
         let blocks = Blocks::new(setup.stripes_in_flight.max(1), setup.stripe_room);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(keep_journal(setup.db.clone(), acks));
+        let journal = Journal::start(setup.db.clone());
         Arc::new(Self {
             setup,
             blocks,
@@ -150,7 +149,7 @@ impl Uplink {
             stored: AtomicU64::new(0),
             ledger_time: AtomicU64::new(0),
             room: Mutex::default(),
-            tasks: Mutex::new(tasks),
+            tasks: Mutex::default(),
             cells: Mutex::default(),
         })
     }
@@ -172,6 +171,7 @@ impl Uplink {
     pub fn stop(&self) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.journal.stop();
     }
 
     /// Stops everything and waits until it has stopped.
@@ -179,6 +179,7 @@ impl Uplink {
         self.stop();
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
+        self.journal.end().await;
     }
 
     /// Cells that are held by a quorum but named by no commit, in the order in which they were begun; and when there are
