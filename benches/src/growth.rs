@@ -123,7 +123,7 @@ fn measure(folder: &Path, source: &Path) -> Result<Cost> {
         put: put.time,
         get: get.time,
         commit: commit.time,
-        ledger: network.validator_file("ledger.redb")?,
+        ledger: network.validator_file("ledger/ledger.redb")?,
         cache: file_named(&folder.join("home"), "client.redb")?.context("the client keeps a cache")?,
         client: peak << 10,
         seeder: network.seeder_peak()?,

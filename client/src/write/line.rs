@@ -1,6 +1,5 @@
 //! One seeder's queue, and how the stripes in it settle.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,9 +9,8 @@ use tallow_seal::repair::SlotSet;
 use tallow_types::codec::Bounded;
 use tallow_types::commit::Leaf;
 use tallow_types::fault::{Code, Fault};
-use tallow_types::id::{Digest, SeederId};
+use tallow_types::id::Digest;
 use tallow_types::limits::{BATCH_SLICES_MAX, FRAME_PAYLOAD_MAX};
-use tallow_types::unit::SlotIndex;
 use tallow_types::wire::{Request, Response};
 use tokio::sync::{Semaphore, mpsc, watch};
 
